@@ -1,0 +1,64 @@
+# make test   install what the tests need and run everything (the README's second command)
+# make check  formatting, vet, staticcheck, go.mod, then the tests
+# make bench  the project's own benchmarks
+# make soak   hours of fuzzing, split over all fuzz targets
+# make build  a static binary, ./polyport
+
+SHELL      := /bin/bash
+GO         ?= go
+TOOLS      := $(CURDIR)/.tools
+GOFUMPT    := $(TOOLS)/gofumpt
+STATIC     := $(TOOLS)/staticcheck
+VERSION    ?= dev
+FUZZTIME   ?= 5m
+
+.PHONY: test check lint bench soak build rootfs image deps clean
+
+test: deps
+	$(GO) vet ./...
+	$(GO) test -race -timeout 20m ./...
+
+deps:
+	@integration/install.sh
+
+check: lint test
+
+lint: $(GOFUMPT) $(STATIC)
+	@out=$$($(GOFUMPT) -l .); if [ -n "$$out" ]; then echo "not formatted by gofumpt:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	$(STATIC) ./...
+	$(GO) mod tidy -diff
+
+$(GOFUMPT):
+	GOBIN=$(TOOLS) $(GO) install mvdan.cc/gofumpt@v0.12.0
+
+$(STATIC):
+	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+soak:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X polyport/internal/daemon.version=$(VERSION)' -o polyport .
+
+# The time zones are in the binary; CA roots come from this machine.
+rootfs:
+	rm -rf build/image
+	mkdir -p build/image/etc/ssl/certs build/image/etc/polyport
+	cp /etc/ssl/certs/ca-certificates.crt build/image/etc/ssl/certs/
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X polyport/internal/daemon.version=$(VERSION)' -o build/image/polyport .
+
+image: rootfs
+	buildah bud --isolation chroot --storage-driver vfs -t polyport:$(VERSION) .
+
+clean:
+	rm -rf polyport build $(TOOLS)

@@ -1,0 +1,129 @@
+package acl
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// AdmitsAnonymous reports whether some request of a session without a user could be
+// admitted from this client on this row and listener. It looks at what is
+// known before the request is: so it can say yes where the request itself, its
+// target or its time, will turn out to be denied, but never no where it would be
+// admitted.
+func (p *Policy) AdmitsAnonymous(client netip.Addr, protocol, listener string, requireUser bool) bool {
+	if p == nil {
+		return false
+	}
+	client = normalAddr(client)
+	for i := range p.rules {
+		r := &p.rules[i]
+		switch {
+		case r.protocol.named() && !r.protocol.contains(protocol),
+			r.listener.named() && !r.listener.contains(listener),
+			!r.client.empty() && !r.client.contains(client):
+			continue
+		case r.admitsAnonymous(requireUser):
+			return true
+		case r.matchesEveryRequest():
+			return false
+		}
+	}
+	return false
+}
+
+// OpenTo answers whether a listener is an open proxy, for whoever refuses to
+// start one: whether a rule that allows can be reached without a user from every
+// public address of IPv4 or of IPv6, and which rule it is. Client prefixes are
+// added up, within a rule and over the rules, so 0.0.0.0/1 with 128.0.0.0/1 is as open
+// as 0.0.0.0/0. Rules for some targets, times or protocols count as well, those for
+// backends among them: who means them to serve everybody has to say so.
+func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bool) {
+	if p == nil {
+		return "", false
+	}
+	admitted := make([]netip.Prefix, 0, len(specialRanges))
+	for i := range specialRanges { // no client comes from there over the Internet
+		admitted = append(admitted, specialRanges[i].prefix)
+	}
+	closed := map[family]bool{} // what earlier rules refuse whole
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.listener.named() && !r.listener.contains(listener) {
+			continue
+		}
+		if r.admitsAnonymous(requireUser) {
+			admitted = append(admitted, r.clients()...)
+			for _, f := range families {
+				if !closed[f] && f.covered(admitted) {
+					return r.name, true
+				}
+			}
+			continue
+		}
+		if r.matchesEveryRequest() && !(r.protocol.named() && !r.protocol.any) {
+			for _, f := range families {
+				closed[f] = closed[f] || f.covered(r.clients())
+			}
+		}
+	}
+	return "", false
+}
+
+// admitsAnonymous reports whether the rule admits a session without a user.
+func (r *rule) admitsAnonymous(requireUser bool) bool {
+	return r.action == Allow && !r.needsUser(requireUser)
+}
+
+// matchesEveryRequest reports whether the rule names nothing of what a request
+// brings with it; client, row and listener are known before.
+func (r *rule) matchesEveryRequest() bool {
+	return len(r.clientPort) == 0 && len(r.port) == 0 && r.time == nil &&
+		(!r.method.named() || r.method.any) && (!r.target.named || r.target.any)
+}
+
+// clients returns the prefixes of the clients that the rule names, all of them
+// where it names none.
+func (r *rule) clients() []netip.Prefix {
+	if r.client.empty() {
+		return []netip.Prefix{families[0].all, families[1].all}
+	}
+	return r.client.list
+}
+
+// family is all addresses of one version of IP.
+type family struct{ all netip.Prefix }
+
+var families = [...]family{
+	{netip.MustParsePrefix("0.0.0.0/0")},
+	{netip.MustParsePrefix("::/0")},
+}
+
+// covered reports whether the prefixes together hold every address of f.
+func (f family) covered(list []netip.Prefix) bool {
+	list = slices.DeleteFunc(slices.Clone(list), func(p netip.Prefix) bool {
+		return p.Addr().BitLen() != f.all.Addr().BitLen()
+	})
+	slices.SortFunc(list, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	next := f.all.Addr() // the first address that is not covered yet
+	for _, p := range list {
+		if p.Addr().Compare(next) > 0 {
+			return false
+		}
+		if last := lastAddr(p); last.Compare(next) >= 0 {
+			if next = last.Next(); !next.IsValid() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lastAddr returns the last address of p.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < len(b)*8; bit++ {
+		b[bit/8] |= 0x80 >> (bit % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}

@@ -1,0 +1,58 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// DefaultAddress is where the gateway listens when nobody says otherwise: P-O-L-Y on a phone pad.
+const DefaultAddress = "127.0.0.1:7659"
+
+// DefaultListener is the name of the one listener that exists when the file has none.
+const DefaultListener = "main"
+
+// Default returns the configuration of a gateway that was given no file: it listens on
+// DefaultAddress, serves every row of the protocol table, knows no users and
+// has the default policy.
+func Default() *File {
+	return &File{
+		Listen: defaultListeners(),
+		Sniff:  Sniff{Timeout: seconds(5), SilentAfter: seconds(2)},
+		Timeouts: Timeouts{
+			Handshake: seconds(10),
+			Connect:   seconds(10),
+			Idle:      Duration(2*time.Hour + 4*time.Minute), // RFC 5382 REQ-5, written for NATs
+			KeepAlive: seconds(75),
+			Drain:     seconds(30),
+		},
+		Limits: Limits{
+			Connections:          65536,
+			ConnectionsPerClient: 8192,
+			Unfinished:           16384,
+			UnfinishedPerClient:  512,
+		},
+		Auth: Auth{Lockout: Lockout{
+			Failures: 5,
+			Window:   Duration(10 * time.Minute),
+			Ban:      Duration(15 * time.Minute),
+		}},
+		HTTP:         HTTP{Anonymity: AnonymityHideClient},
+		Log:          Log{Level: "info", Access: AccessAuto, AccessTo: ToStderr, RedactQuery: true},
+		DefaultRules: true,
+	}
+}
+
+func seconds(n int) Duration { return Duration(time.Duration(n) * time.Second) }
+
+func defaultListeners() map[string]Listener {
+	var l Listener
+	l.setDefaults()
+	return map[string]Listener{DefaultListener: l}
+}
+
+// setDefaults is what a [listen.NAME] table starts from.
+func (l *Listener) setDefaults() {
+	ap := netip.MustParseAddrPort(DefaultAddress)
+	l.Address = []AddrRange{{Addr: ap.Addr(), Ports: PortRange{ap.Port(), ap.Port()}}}
+	l.Protocols = []string{"*"}
+}

@@ -1,0 +1,177 @@
+package config
+
+import "net/netip"
+
+// Listener is a [listen.NAME] table: a set of addresses that are served alike.
+type Listener struct {
+	// Address holds the sockets to listen on; never empty once validated.
+	Address []AddrRange `toml:"address" reload:"relisten"`
+	// Protocols names the rows of the protocol table that are served; "*" is all of them.
+	Protocols []string `toml:"protocols" reload:"relisten"`
+	// RequireUser is nil where the file does not say; see File.RequireUser.
+	RequireUser *bool `toml:"require_user" reload:"live"`
+	// ProxyProtocolFrom lists the balancers that must send, and alone may send, a PROXY protocol header.
+	ProxyProtocolFrom []Prefix `toml:"proxy_protocol_from" reload:"relisten"`
+	// PublicAddress is the "host:port" under which clients know this listener; "" is where they connected to.
+	PublicAddress string `toml:"public_address" reload:"live"`
+	// HelpPage is nil where the file does not say; see File.HelpPage.
+	HelpPage *bool `toml:"help_page" reload:"live"`
+}
+
+// Loopback reports whether every address of the listener is a loopback address.
+func (l Listener) Loopback() bool {
+	for _, a := range l.Address {
+		if !a.Addr.IsLoopback() {
+			return false
+		}
+	}
+	return len(l.Address) > 0
+}
+
+// Sockets returns every address to listen on, ranges written out.
+func (l Listener) Sockets() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range l.Address {
+		all = append(all, a.sockets()...)
+	}
+	return all
+}
+
+// RequireUser reports whether sessions on the listener need a user: what the
+// file says, else true as soon as there are users.
+func (f *File) RequireUser(listener string) bool {
+	if r := f.Listen[listener].RequireUser; r != nil {
+		return *r
+	}
+	return f.Auth.Htpasswd != ""
+}
+
+// HelpPage reports whether the listener shows a help page to browsers: what
+// the file says, else only on loopback listeners.
+func (f *File) HelpPage(listener string) bool {
+	l := f.Listen[listener]
+	if l.HelpPage != nil {
+		return *l.HelpPage
+	}
+	return l.Loopback()
+}
+
+// Sniff is the [sniff] table: how long a client may take to show what it speaks.
+type Sniff struct {
+	// Timeout bounds the whole of it, PROXY header included. Positive.
+	Timeout Duration `toml:"timeout" reload:"live"`
+	// SilentAfter is how long a client may send nothing before it is handed to SilentTo. Positive, below Timeout.
+	SilentAfter Duration `toml:"silent_after" reload:"live"`
+	// SilentTo names the backend of silent clients; "" is none.
+	SilentTo string `toml:"silent_to" reload:"live"`
+}
+
+// Timeouts is the [timeouts] table.
+type Timeouts struct {
+	Handshake Duration `toml:"handshake" reload:"live"`  // from the first byte to a complete request; positive
+	Connect   Duration `toml:"connect" reload:"live"`    // to open a connection to the target; positive
+	Idle      Duration `toml:"idle" reload:"live"`       // a tunnel or an HTTP body on which nothing moves; 0 is no limit
+	KeepAlive Duration `toml:"keep_alive" reload:"live"` // an HTTP connection between requests; positive
+	Lifetime  Duration `toml:"lifetime" reload:"live"`   // a tunnel in all; 0 is no limit
+	Drain     Duration `toml:"drain" reload:"live"`      // for open sessions at shutdown; 0 ends them at once
+}
+
+// Limits is the [limits] table, per process. Each is at least 1.
+type Limits struct {
+	Connections          int `toml:"connections" reload:"live"`
+	ConnectionsPerClient int `toml:"connections_per_client" reload:"live"`
+	Unfinished           int `toml:"unfinished" reload:"live"` // not yet past sniff and handshake
+	UnfinishedPerClient  int `toml:"unfinished_per_client" reload:"live"`
+}
+
+// Auth is the [auth] table.
+type Auth struct {
+	// Htpasswd is the path of the file of users; "" is no users.
+	Htpasswd string `toml:"htpasswd" reload:"live"`
+	// Groups maps a group's name to its users.
+	Groups  map[string][]string `toml:"groups" reload:"live"`
+	Lockout Lockout             `toml:"lockout"`
+}
+
+// Lockout keeps those who guess passwords out.
+type Lockout struct {
+	Failures int      `toml:"failures" reload:"live"` // distinct wrong credentials of one client; 0 turns the lockout off
+	Window   Duration `toml:"window" reload:"live"`   // within which they count; positive
+	Ban      Duration `toml:"ban" reload:"live"`      // how long the client stays out; positive
+}
+
+// Values of HTTP.Anonymity.
+const (
+	AnonymityOff        = "off"
+	AnonymityHideClient = "hide-client"
+	AnonymityHideProxy  = "hide-proxy"
+)
+
+// HTTP is the [http] table.
+type HTTP struct {
+	// Anonymity is one of the Anonymity constants.
+	Anonymity string `toml:"anonymity" reload:"live"`
+}
+
+// Values of Rule.Action.
+const (
+	ActionAllow = "allow"
+	ActionDeny  = "deny"
+)
+
+// Rule is a [[rule]] table. A field that is nil or "" matches everything.
+type Rule struct {
+	Name       string      `toml:"name" reload:"live"`
+	Action     string      `toml:"action" reload:"live"` // one of the Action constants
+	Client     []Prefix    `toml:"client" reload:"live"`
+	ClientPort []PortRange `toml:"client_port" reload:"live"`
+	User       []string    `toml:"user" reload:"live"`
+	Group      []string    `toml:"group" reload:"live"`
+	Protocol   []string    `toml:"protocol" reload:"live"`
+	Listener   []string    `toml:"listener" reload:"live"`
+	// Target holds names, patterns, addresses and prefixes. Package acl judges
+	// names, patterns and Time; here only what needs a hint of its own is refused.
+	Target    []string    `toml:"target" reload:"live"`
+	Port      []PortRange `toml:"port" reload:"live"`
+	Method    []string    `toml:"method" reload:"live"`
+	Time      string      `toml:"time" reload:"live"`
+	Anonymous bool        `toml:"anonymous" reload:"live"`
+}
+
+// Backend is a [backend.NAME] table.
+type Backend struct {
+	// Servers are "host:port", in the order in which they are tried; never empty once validated.
+	Servers []string `toml:"servers" reload:"live"`
+}
+
+// Values of Log.Access. AccessAuto is text on a terminal and JSON elsewhere.
+const (
+	AccessAuto   = "auto"
+	AccessText   = "text"
+	AccessJSON   = "json"
+	AccessCommon = "common"
+	AccessSquid  = "squid"
+	AccessOff    = "off"
+)
+
+// Values of Log.AccessTo that are not paths.
+const (
+	ToStderr = "stderr"
+	ToStdout = "stdout"
+)
+
+// Log is the [log] table.
+type Log struct {
+	Level       string `toml:"level" reload:"live"`        // "debug", "info", "warn" or "error"
+	Access      string `toml:"access" reload:"live"`       // one of the Access constants
+	AccessTo    string `toml:"access_to" reload:"live"`    // ToStderr, ToStdout or a path
+	RedactQuery bool   `toml:"redact_query" reload:"live"` // leave query strings out of the access log
+}
+
+func (l Log) accessToStream() bool { return l.AccessTo == ToStderr || l.AccessTo == ToStdout }
+
+// DNS is the [dns] table.
+type DNS struct {
+	// Servers are asked in turn; none means the system's resolver.
+	Servers []DNSServer `toml:"servers" reload:"live"`
+}

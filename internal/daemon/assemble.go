@@ -1,0 +1,236 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	multierror "github.com/hashicorp/go-multierror"
+
+	"polyport/acl"
+	"polyport/internal/config"
+	"polyport/internal/egress"
+	"polyport/internal/session"
+	"polyport/internal/upstream"
+	"polyport/mux"
+	"polyport/protocols"
+	"polyport/protocols/spec"
+)
+
+// builtInRows are the rows that every gateway has; users' raw rows come on top.
+var builtInRows = []string{"http", "connect", "socks4", "socks5", "tls", rowSilent, mux.RowReject}
+
+// rowSilent serves clients that send nothing.
+const rowSilent = "silent"
+
+// assembly is what a configuration comes to: everything but what lives longer
+// than one configuration (state) and what touches the network.
+type assembly struct {
+	policy    *acl.Policy
+	rows      []spec.Row
+	listeners map[string]session.Listener
+	table     mux.Table
+}
+
+// assemble builds and checks everything that f describes. The error lists every fault.
+func assemble(f *config.File) (*assembly, error) {
+	var errs *multierror.Error
+	backends, err := makeBackends(f)
+	errs = multierror.Append(errs, f.At("", err))
+	a := &assembly{listeners: map[string]session.Listener{}, table: mux.Table{}}
+	a.rows, err = protocols.Rows(spec.Env{
+		Backend:  func(name string) (*upstream.Backend, bool) { b, ok := backends[name]; return b, ok },
+		SilentTo: f.Sniff.SilentTo,
+		HTTP:     spec.HTTP{Anonymity: f.HTTP.Anonymity},
+	}, f.DecodeProtocol)
+	errs = multierror.Append(errs, f.At("protocols", err), f.Unknown())
+	errs = multierror.Append(errs, f.Validate(rowNames(a.rows)))
+	a.policy, err = acl.New(policyOptions(f))
+	errs = multierror.Append(errs, f.At("", err))
+	if a.policy != nil {
+		errs = multierror.Append(errs, f.At("", refuseOpenProxy(f, a.policy)))
+	}
+	if err := errs.ErrorOrNil(); err != nil {
+		return nil, config.Join(err)
+	}
+	for name := range f.Listen {
+		a.addListener(f, name)
+	}
+	return a, nil
+}
+
+// makeBackends makes the [backend.NAME] tables.
+func makeBackends(f *config.File) (map[string]*upstream.Backend, error) {
+	var errs *multierror.Error
+	backends := map[string]*upstream.Backend{}
+	for name, b := range f.Backend {
+		made, err := upstream.NewBackend(name, b.Servers)
+		if err != nil {
+			errs = multierror.Append(errs, fmt.Errorf("backend.%s.servers: %w", name, err))
+			continue
+		}
+		backends[name] = made
+	}
+	return backends, errs.ErrorOrNil()
+}
+
+// rowNames returns the names that a listener's protocols and a rule's protocol may use.
+func rowNames(rows []spec.Row) []string {
+	names := append([]string(nil), builtInRows...)
+	for _, r := range rows {
+		if !contains(names, r.Name) {
+			names = append(names, r.Name)
+		}
+	}
+	return names
+}
+
+func contains(list []string, s string) bool {
+	for _, e := range list {
+		if e == s {
+			return true
+		}
+	}
+	return false
+}
+
+// addListener works out what the sessions and the sniffing of one listener need.
+func (a *assembly) addListener(f *config.File, name string) {
+	l := f.Listen[name]
+	sl := session.Listener{
+		RequireUser:   f.RequireUser(name),
+		Loopback:      l.Loopback(),
+		HelpPage:      f.HelpPage(name),
+		PublicAddress: l.PublicAddress,
+	}
+	if !contains(l.Protocols, "*") {
+		sl.Rows = map[string]bool{}
+		for _, p := range l.Protocols {
+			sl.Rows[p] = true
+		}
+	}
+	a.listeners[name] = sl
+	for _, r := range a.rows {
+		if sl.Rows == nil || sl.Rows[r.Name] || r.Name == mux.RowReject {
+			a.table[name] = append(a.table[name], r.Row)
+		}
+	}
+}
+
+// runtime makes the Runtime of this assembly with the state that outlives it.
+func (a *assembly) runtime(f *config.File, st *state, generation uint64) *session.Runtime {
+	rt := &session.Runtime{
+		Generation: generation,
+		Policy:     a.policy,
+		Egress: egress.New(egress.Options{
+			Policy:         a.policy,
+			Resolver:       st.resolver,
+			Own:            st.own.holds,
+			ConnectTimeout: time.Duration(f.Timeouts.Connect),
+		}),
+		Handlers:  map[string]session.Handler{},
+		Listeners: a.listeners,
+		Timeouts: session.Timeouts{
+			Handshake: time.Duration(f.Timeouts.Handshake),
+			Idle:      neverIfZero(f.Timeouts.Idle),
+			KeepAlive: time.Duration(f.Timeouts.KeepAlive),
+			Lifetime:  time.Duration(f.Timeouts.Lifetime),
+		},
+	}
+	if st.users != nil {
+		rt.Auth = st.users
+	}
+	for _, r := range a.rows {
+		rt.Handlers[r.Name] = r.Handler
+	}
+	return rt
+}
+
+// neverIfZero translates the file's "0 is no limit" to the session's "negative is never".
+func neverIfZero(d config.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return time.Duration(d)
+}
+
+func muxLimits(f *config.File) mux.Limits {
+	return mux.Limits{
+		Connections:          f.Limits.Connections,
+		ConnectionsPerClient: f.Limits.ConnectionsPerClient,
+		Unfinished:           f.Limits.Unfinished,
+		UnfinishedPerClient:  f.Limits.UnfinishedPerClient,
+	}
+}
+
+func muxSniff(f *config.File) mux.SniffOptions {
+	o := mux.SniffOptions{Timeout: time.Duration(f.Sniff.Timeout), SilentAfter: time.Duration(f.Sniff.SilentAfter)}
+	if f.Sniff.SilentTo != "" {
+		o.SilentRow = rowSilent
+	}
+	return o
+}
+
+// policyOptions translates the [[rule]] tables.
+func policyOptions(f *config.File) acl.Options {
+	o := acl.Options{HasUsers: f.Auth.Htpasswd != ""}
+	if f.DefaultRules {
+		o.Rules = acl.DefaultRules()
+	}
+	for _, r := range f.Rule {
+		o.Rules = append(o.Rules, aclRule(r))
+	}
+	return o
+}
+
+func aclRule(r config.Rule) acl.Rule {
+	out := acl.Rule{
+		Name: r.Name, User: r.User, Group: r.Group, Protocol: r.Protocol, Listener: r.Listener,
+		Target: r.Target, Method: r.Method, Time: r.Time, Anonymous: r.Anonymous,
+		Client: prefixes(r.Client), ClientPort: ports(r.ClientPort), Port: ports(r.Port),
+	}
+	if r.Action == config.ActionAllow {
+		out.Action = acl.Allow
+	}
+	return out
+}
+
+func prefixes(in []config.Prefix) []netip.Prefix {
+	out := make([]netip.Prefix, len(in))
+	for i, p := range in {
+		out[i] = p.Prefix
+	}
+	return out
+}
+
+func ports(in []config.PortRange) []acl.PortRange {
+	out := make([]acl.PortRange, len(in))
+	for i, p := range in {
+		out[i] = acl.PortRange(p)
+	}
+	return out
+}
+
+// refuseOpenProxy finds the listeners that anyone on the network could use.
+func refuseOpenProxy(f *config.File, p *acl.Policy) error {
+	if f.AllowOpenProxy {
+		return nil
+	}
+	var errs *multierror.Error
+	for _, name := range f.ListenerNames() {
+		if f.Listen[name].Loopback() {
+			continue
+		}
+		if rule, open := p.OpenTo(name, f.RequireUser(name)); open {
+			errs = multierror.Append(errs, fmt.Errorf(
+				"listen.%s: rule %q would let anyone who can reach this port use it without a user: %w. "+
+					"Name who may, for instance client = [\"192.168.0.0/16\"] in that rule, or set up users with [auth] htpasswd; "+
+					"if the whole network is really meant, write allow_open_proxy = true", name, rule, errOpenProxy))
+		}
+	}
+	return errs.ErrorOrNil()
+}
+
+// errOpenProxy is why the gateway does not start on a policy that admits everyone.
+var errOpenProxy = errors.New("that is an open proxy")

@@ -1,0 +1,48 @@
+package daemon
+
+import (
+	"fmt"
+	"io"
+
+	"polyport/internal/config"
+)
+
+// Check reads and builds a configuration without opening a socket. It prints
+// warnings to w; the error lists every fault.
+func Check(o Options, w io.Writer) error {
+	f, err := load(o)
+	if err != nil {
+		return err
+	}
+	a, err := assemble(f)
+	if err != nil {
+		return err
+	}
+	if err := checkUsers(f); err != nil {
+		return err
+	}
+	warnings := allWarnings(f, a)
+	for _, warning := range warnings {
+		fmt.Fprintln(w, "warning: "+warning)
+	}
+	name := o.Path
+	if name == "" {
+		name = "the default configuration"
+	}
+	fmt.Fprintf(w, "%s is fine: %s, %s, %s\n", name,
+		plural(len(f.Listen), "listener"), plural(len(a.rows), "row"), plural(len(policyOptions(f).Rules), "rule"))
+	return nil
+}
+
+// allWarnings collects what is legal but dangerous.
+func allWarnings(f *config.File, a *assembly) []string {
+	return append(append(f.Warnings(), a.policy.Warnings()...), a.collisions()...)
+}
+
+// plural counts things in English.
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

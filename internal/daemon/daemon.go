@@ -1,0 +1,199 @@
+// Package daemon assembles the gateway from a configuration and runs it:
+// listeners, reload, shutdown. It also answers for the commands that look at a configuration
+// without running it (check, explain), so that they share the code of the running gateway.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"polyport/internal/config"
+	"polyport/internal/session"
+	"polyport/mux"
+)
+
+// Options configures a Daemon.
+type Options struct {
+	// Path is the configuration file; "" runs on the defaults.
+	Path string
+	// Flags are laid over the file, or over the defaults.
+	Flags Flags
+	// Stdout gets the lines for people who paste; Stderr the log. Neither may be nil.
+	Stdout, Stderr io.Writer
+}
+
+// Flags are the settings of those who want no file.
+type Flags struct {
+	Listen         []string // "address:port", instead of the file's
+	Htpasswd       string   // file of users
+	AllowClient    []string // prefixes
+	AllowTarget    []string // names, patterns, prefixes
+	AllowOpenProxy bool
+}
+
+// Daemon is a running gateway.
+type Daemon struct {
+	opts  Options
+	log   *slog.Logger
+	level *slog.LevelVar
+	state *state
+
+	mu       sync.Mutex // held by a reload
+	file     *config.File
+	sessions *session.Manager
+	server   *mux.Server
+	doors    *doors
+	refused  *refusals
+}
+
+// Start builds the gateway and begins to accept. The error is a *PortTakenError
+// (inside others, perhaps) when an address is taken; all else is the configuration's.
+func Start(ctx context.Context, o Options) (*Daemon, error) {
+	f, err := load(o)
+	if err != nil {
+		return nil, err
+	}
+	a, err := assemble(f)
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{opts: o, file: f, level: new(slog.LevelVar)}
+	d.log = newLog(o.Stderr, d.level)
+	d.setLevel(f)
+	for _, w := range allWarnings(f, a) {
+		d.log.Warn("the configuration is legal, but: " + w)
+	}
+	if d.state, err = newState(f, d.log); err != nil {
+		return nil, err
+	}
+	if err := d.begin(ctx, f, a); err != nil {
+		return nil, errors.Join(err, d.state.close())
+	}
+	return d, nil
+}
+
+// begin opens the sockets and serves them.
+func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
+	d.doors = &doors{open: map[socketKey]*mux.Acceptor{}}
+	fresh, err := d.doors.prepare(ctx, f)
+	if err != nil {
+		return err
+	}
+	d.refused = newRefusals(d.log)
+	d.sessions = session.NewManager(a.runtime(f, d.state, 1), session.Options{
+		Observers: []session.Observer{d.state.access},
+		Log:       d.log,
+	})
+	d.server = mux.NewServer(mux.Options{
+		Rows:        builtInRows,
+		Handle:      d.sessions.Serve,
+		Refused:     d.refused.add,
+		AcceptFault: d.acceptFault,
+		Limits:      muxLimits(f),
+		Sniff:       muxSniff(f),
+	})
+	d.doors.server = d.server
+	d.server.SetTable(a.table)
+	// Before the first connection: no session may be pointed back at us.
+	for _, o := range fresh {
+		d.state.own.add(boundTo(o.socket.Socket))
+	}
+	if err := d.doors.swing(f, fresh); err != nil {
+		return err
+	}
+	d.announce()
+	return nil
+}
+
+// announce logs and prints what is listened on.
+func (d *Daemon) announce() {
+	listening := map[string][]netip.AddrPort{}
+	for _, w := range wanted(d.file) {
+		ap := d.doors.open[w.key].Addr()
+		listening[w.name] = append(listening[w.name], ap)
+		d.log.Info("listening", slog.String("address", ap.String()), slog.String("listener", w.name),
+			slog.String("version", Version()))
+	}
+	greet(d.opts.Stdout, d.file, listening)
+}
+
+// acceptFault logs that a listener cannot accept, and when it can again.
+func (d *Daemon) acceptFault(listener string, err error) {
+	if err == nil {
+		d.log.Info("connections are accepted again", slog.String("listener", listener))
+		return
+	}
+	d.log.Error("cannot accept connections; trying again, with pauses. If descriptors are short, raise the limit (ulimit -n, LimitNOFILE) or lower [limits] connections",
+		slog.String("listener", listener), slog.String("err", err.Error()))
+}
+
+// Stop stops accepting, lets the sessions under way end until ctx does or
+// [timeouts] drain has passed, then ends the rest.
+func (d *Daemon) Stop(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.file.Timeouts.Drain))
+	defer cancel()
+	d.log.Info("shutting down", slog.Int("connections", d.sessions.Count()), slog.String("drain", d.file.Timeouts.Drain.String()))
+	d.sessions.BeginDrain()
+	err := d.server.Shutdown(ctx)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		err = nil // what was still being sniffed is closed; that is what was asked for
+	}
+	killed := d.sessions.Drain(ctx)
+	d.refused.close()
+	d.log.Info("stopped", slog.Int("sessions_ended", killed))
+	return errors.Join(err, d.state.close())
+}
+
+// load reads the configuration that o names.
+func load(o Options) (*config.File, error) {
+	f := config.Default()
+	if o.Path != "" {
+		var err error
+		if f, err = config.Load(o.Path); err != nil {
+			return nil, withFurtherFaults(f, o, err)
+		}
+	}
+	if err := f.Override(config.Override(o.Flags)); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// withFurtherFaults adds what else is wrong with a file that already has
+// faults, so that its owner sees all of them at once.
+func withFurtherFaults(f *config.File, o Options, err error) error {
+	if f == nil {
+		return err
+	}
+	if e := f.Override(config.Override(o.Flags)); e != nil {
+		err = errors.Join(err, e)
+	}
+	if _, e := assemble(f); e != nil {
+		err = errors.Join(err, e)
+	}
+	return config.Join(err)
+}
+
+func (d *Daemon) setLevel(f *config.File) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(f.Log.Level)); err == nil { // Validate has seen to it
+		d.level.Set(l)
+	}
+}
+
+// newLog makes the log: text for a person at a terminal, else JSON.
+func newLog(w io.Writer, level *slog.LevelVar) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
+	if f, ok := w.(*os.File); ok && isTerminal(f) {
+		return slog.New(slog.NewTextHandler(w, o))
+	}
+	return slog.New(slog.NewJSONHandler(w, o))
+}

@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"polyport/internal/config"
+)
+
+// Reload reads the configuration again and goes over to it as a whole, or, with an
+// error that lists every fault, not at all. No connection is lost: sessions keep what they
+// began with, and an HTTP connection takes the new configuration with its next request.
+func (d *Daemon) Reload(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.opts.Path == "" {
+		d.state.access.Reopen()
+		return errors.New("there is nothing to reload: the gateway was started without a file")
+	}
+	f, err := load(d.opts)
+	if err != nil {
+		return err
+	}
+	a, err := assemble(f)
+	if err != nil {
+		return err
+	}
+	restart, relisten := config.Diff(d.file, f)
+	if len(restart) > 0 {
+		return fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
+	}
+	fresh, err := d.doors.prepare(ctx, f)
+	if err != nil {
+		return err
+	}
+	if err := d.state.update(d.file, f); err != nil {
+		for _, o := range fresh {
+			_ = o.socket.Socket.Close()
+		}
+		return err
+	}
+	for _, o := range fresh {
+		d.state.own.add(boundTo(o.socket.Socket))
+	}
+	d.switchTo(f, a)
+	if err := d.doors.swing(f, fresh); err != nil {
+		return err
+	}
+	d.state.own.set(d.doors.addresses())
+	for _, w := range allWarnings(f, a) {
+		d.log.Warn("the configuration is legal, but: " + w)
+	}
+	d.log.Info("reloaded", slog.Uint64("generation", d.sessions.Runtime().Generation), slog.String("relisten", strings.Join(relisten, ", ")))
+	return nil
+}
+
+// switchTo puts f in force for whatever begins from now on.
+func (d *Daemon) switchTo(f *config.File, a *assembly) {
+	d.file = f
+	d.setLevel(f)
+	d.sessions.SetRuntime(a.runtime(f, d.state, d.sessions.Runtime().Generation+1))
+	d.server.SetTable(a.table)
+	d.server.SetSniff(muxSniff(f))
+	d.server.SetLimits(muxLimits(f))
+}
+
+// ReloadAndLog is Reload for a signal: there is nobody to return an error to.
+func (d *Daemon) ReloadAndLog(ctx context.Context) {
+	if err := d.Reload(ctx); err != nil {
+		d.log.Error("not reloaded; the old configuration holds", slog.String("err", err.Error()))
+	}
+}

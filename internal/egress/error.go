@@ -1,0 +1,119 @@
+package egress
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+
+	"polyport/acl"
+	"polyport/internal/target"
+)
+
+var (
+	// ErrDenied is the cause of an Error when the policy, the guard or the
+	// check for loops said no.
+	ErrDenied = errors.New("denied")
+	// ErrChallenge is the cause of an Error when credentials might help. It is
+	// not an ErrDenied.
+	ErrChallenge = errors.New("a user is required")
+	// errNotPinned is what the last check before connect(2) says of an address
+	// that the permit does not hold. It means a fault in this package.
+	errNotPinned = errors.New("the address is not one of those that were checked")
+	// errNoAddress is a Resolver that answers with neither an address nor an error.
+	errNoAddress  = errors.New("the name has no address")
+	errNoResolver = errors.New("no resolver is set up")
+	errNoServer   = errors.New("the backend has no server")
+	errNoTarget   = errors.New("the request names no target")
+	errNoPermit   = errors.New("there is no permit")
+)
+
+// Error is the error of Authorize and Dial. Err keeps the cause.
+type Error struct {
+	Reason Reason
+	Target target.Target
+	// Address is what was dialled, or the address that was denied; invalid
+	// where there was none or several.
+	Address netip.AddrPort
+	// Backend is the backend whose servers were dialled; "" for a target of the client's.
+	Backend  string
+	Decision acl.Decision // of a denied request; says Challenge where credentials might help
+	Err      error
+}
+
+// Error implements error. It names the target as it was asked for, so it holds
+// nothing that the client did not send in the clear.
+func (e *Error) Error() string {
+	var b strings.Builder
+	switch {
+	case errors.Is(e.Err, ErrChallenge):
+		b.WriteString("a user is required to reach ")
+	case errors.Is(e.Err, ErrDenied):
+		b.WriteString("not allowed to reach ")
+	case e.Reason == DNSTimeout, e.Reason == DNSError:
+		b.WriteString("cannot resolve ")
+	default:
+		b.WriteString("cannot connect to ")
+	}
+	e.writeTarget(&b)
+	b.WriteString(": ")
+	b.WriteString(e.cause())
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func (e *Error) writeTarget(b *strings.Builder) {
+	if e.Backend != "" {
+		b.WriteString("backend ")
+		b.WriteString(e.Backend)
+		b.WriteString(" for ")
+	}
+	if e.Target.IsValid() {
+		b.WriteString(e.Target.String())
+	} else {
+		b.WriteString("nothing")
+	}
+	if e.Address.IsValid() {
+		if a, ok := e.Target.Addr(); !ok || a != e.Address.Addr() {
+			b.WriteString(" at ")
+			b.WriteString(e.Address.String())
+		}
+	}
+}
+
+// cause says why, without the parts that Error has already said.
+func (e *Error) cause() string {
+	switch {
+	case e.Reason == LoopDetected:
+		return "it is one of this gateway's own sockets"
+	case errors.Is(e.Err, ErrChallenge):
+		return byRule("it is not open to sessions without a user", e.Decision.Rule)
+	case e.Decision.Reason == acl.ReasonGuard && errors.Is(e.Err, ErrDenied):
+		what, _ := acl.Special(e.Address.Addr())
+		return "its address is for " + what + "; only an allow rule whose target is a prefix inside that range opens it"
+	case e.Decision.Reason == acl.ReasonNeedsUser && errors.Is(e.Err, ErrDenied):
+		return byRule("it is not open to sessions without a user, and there are no users", e.Decision.Rule)
+	case errors.Is(e.Err, ErrDenied) && e.Decision.Rule != "":
+		return byRule("the rules forbid it", e.Decision.Rule)
+	case errors.Is(e.Err, ErrDenied):
+		return "no rule allows it"
+	case e.Err == nil:
+		return string(e.Reason)
+	}
+	return bare(e.Err).Error()
+}
+
+// byRule adds the name of the rule that decided, if one did.
+func byRule(s, rule string) string {
+	if rule == "" {
+		return s
+	}
+	return s + " (rule " + rule + ")"
+}
+
+// of completes an error with what the permit knows.
+func (e *Error) of(p *Permit) *Error {
+	e.Target, e.Backend, e.Decision = p.target, p.Backend(), p.decision
+	return e
+}

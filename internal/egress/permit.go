@@ -1,0 +1,84 @@
+package egress
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"polyport/acl"
+	"polyport/internal/target"
+	"polyport/internal/upstream"
+)
+
+// Permit is the right to dial one target: it pins the addresses that were
+// checked. It is immutable and safe for concurrent use.
+type Permit struct {
+	target     target.Target
+	decision   acl.Decision
+	generation uint64
+	pinned     dialSet
+	backend    *upstream.Backend // nil: the target itself is dialled
+	one        [1]netip.Addr     // holds pinned.addrs in the common case of one address
+}
+
+// dialSet is what may be connected to: some addresses, in the order in which
+// they are tried, and one port.
+type dialSet struct {
+	addrs []netip.Addr // unmapped; a zone only in a backend's
+	port  uint16
+}
+
+// covers reports whether ap, mapped or not, is in the set. An address that was
+// checked without a zone covers it in every zone.
+func (s *dialSet) covers(ap netip.AddrPort) bool {
+	if ap.Port() != s.port {
+		return false
+	}
+	a := ap.Addr().Unmap()
+	for _, pinned := range s.addrs {
+		if pinned == a || pinned == a.WithZone("") {
+			return true
+		}
+	}
+	return false
+}
+
+// Target returns where the client asked to go.
+func (p *Permit) Target() target.Target { return p.target }
+
+// Decision returns the decision that admitted the session. With several
+// addresses it is that of the first one that is dialled.
+func (p *Permit) Decision() acl.Decision { return p.decision }
+
+// Backend returns the name of the backend that is dialled in the target's
+// place; "" where the target itself is.
+func (p *Permit) Backend() string {
+	if p.backend == nil {
+		return ""
+	}
+	return p.backend.Name
+}
+
+// Addrs returns a copy of the checked addresses in the order in which they are
+// tried; none for a backend, whose names are resolved when it is dialled.
+func (p *Permit) Addrs() []netip.Addr { return append([]netip.Addr(nil), p.pinned.addrs...) }
+
+// Covers reports whether a connection whose peer is a may be used under this
+// permit. It is false for every address of a backend: those connections carry raw
+// bytes of one client and are never shared.
+func (p *Permit) Covers(a netip.AddrPort) bool { return p.pinned.covers(a) }
+
+// Key identifies connections that may be shared between permits: target, rule
+// and generation of the Dialer. It is an opaque string that is unlike that of any
+// other combination, and costs one allocation, so ask once.
+func (p *Permit) Key() string {
+	host, backend := p.target.Host(), p.Backend()
+	b := make([]byte, 0, 8+2+4+4+len(host)+len(backend)+len(p.decision.Rule))
+	b = binary.BigEndian.AppendUint64(b, p.generation)
+	b = binary.BigEndian.AppendUint16(b, p.target.Port())
+	b = binary.BigEndian.AppendUint32(b, uint32(len(host)))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(backend)))
+	b = append(b, host...)
+	b = append(b, backend...)
+	b = append(b, p.decision.Rule...)
+	return string(b)
+}

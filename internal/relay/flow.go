@@ -1,0 +1,41 @@
+package relay
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// flowState is where a direction stands. Tunnel.mu guards it.
+type flowState uint8
+
+const (
+	fresh   flowState = iota
+	running           // a goroutine carries it
+	parked            // an epoll loop watches its source
+	over
+)
+
+// flow is one direction of a tunnel.
+type flow struct {
+	delivered atomic.Int64 // bytes that the destination's socket has taken
+	moved     atomic.Int64 // when it last took some: nanoseconds since Tunnel.begun
+	pending   []byte       // to be delivered before anything is read; belongs to the flow's goroutine
+	state     flowState
+	rousing   bool // the read deadline was set so that the flow looks up and parks
+	cut       bool // it ended with bytes in hand
+}
+
+// deliver counts n bytes that the destination has taken.
+func (t *Tunnel) deliver(d, n int) {
+	f := &t.flows[d]
+	f.delivered.Add(int64(n))
+	f.moved.Store(int64(t.now()))
+}
+
+// now is the time since Start.
+func (t *Tunnel) now() time.Duration { return time.Since(t.begun) }
+
+// quiet is how long a direction has been quiet at the time now.
+func (f *flow) quiet(now time.Duration) time.Duration {
+	return now - time.Duration(f.moved.Load())
+}

@@ -1,0 +1,499 @@
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// patience bounds every wait of a test for something that must happen; it is
+// no measure of how long it may take.
+const patience = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	if relay := os.Getenv(loadEnv); relay != "" {
+		if err := runLoad(relay); err != nil {
+			fmt.Fprintln(os.Stderr, "load:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// hidden is a TCP connection that the relay cannot recognise as one, so that
+// it takes the path of other systems and of connections with layers.
+type hidden struct{ c *net.TCPConn }
+
+func (h hidden) Read(b []byte) (int, error)         { return h.c.Read(b) }
+func (h hidden) Write(b []byte) (int, error)        { return h.c.Write(b) }
+func (h hidden) Close() error                       { return h.c.Close() }
+func (h hidden) CloseWrite() error                  { return h.c.CloseWrite() }
+func (h hidden) SetLinger(sec int) error            { return h.c.SetLinger(sec) }
+func (h hidden) LocalAddr() net.Addr                { return h.c.LocalAddr() }
+func (h hidden) RemoteAddr() net.Addr               { return h.c.RemoteAddr() }
+func (h hidden) SetDeadline(t time.Time) error      { return h.c.SetDeadline(t) }
+func (h hidden) SetReadDeadline(t time.Time) error  { return h.c.SetReadDeadline(t) }
+func (h hidden) SetWriteDeadline(t time.Time) error { return h.c.SetWriteDeadline(t) }
+
+// paths are the two ways in which bytes are carried; every behaviour holds on both.
+var paths = []struct {
+	name string
+	wrap func(*net.TCPConn) net.Conn
+}{
+	{"bare TCP", func(c *net.TCPConn) net.Conn { return c }},
+	{"any other connection", func(c *net.TCPConn) net.Conn { return hidden{c} }},
+}
+
+// onBothPaths runs a test once for each path.
+func onBothPaths(t *testing.T, test func(t *testing.T, wrap func(*net.TCPConn) net.Conn)) {
+	for _, p := range paths {
+		t.Run(p.name, func(t *testing.T) { test(t, p.wrap) })
+	}
+}
+
+// tcpPair returns the two ends of a loopback connection. They are closed with the test.
+func tcpPair(t testing.TB) (near, far *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); s.Close() })
+	return s.(*net.TCPConn), c.(*net.TCPConn)
+}
+
+// rig is a tunnel with the programs at its two ends.
+type rig struct {
+	t              testing.TB
+	tunnel         *Tunnel
+	client, target *net.TCPConn
+	ended          chan Result
+}
+
+// newRig starts a tunnel between two loopback connections.
+func newRig(t testing.TB, wrap func(*net.TCPConn) net.Conn, o Options) *rig {
+	t.Helper()
+	r := &rig{t: t, ended: make(chan Result, 2)}
+	var near, far *net.TCPConn
+	near, r.client = tcpPair(t)
+	far, r.target = tcpPair(t)
+	for _, c := range []net.Conn{r.client, r.target} {
+		c.SetDeadline(time.Now().Add(patience))
+	}
+	r.tunnel = New(wrap(near), wrap(far), o)
+	go r.tunnel.Start(func(res Result) { r.ended <- res })
+	t.Cleanup(r.tunnel.Close)
+	return r
+}
+
+// result waits for the end of the tunnel.
+func (r *rig) result() Result {
+	r.t.Helper()
+	select {
+	case res := <-r.ended:
+		return res
+	case <-time.After(patience):
+		r.t.Fatal("the tunnel does not end")
+		return Result{}
+	}
+}
+
+// wants fails the test unless the tunnel ends like this.
+func (r *rig) wants(end End, fromClient, fromTarget int64) {
+	r.t.Helper()
+	got := r.result()
+	if got.End != end || got.BytesFromClient != fromClient || got.BytesFromTarget != fromTarget {
+		r.t.Errorf("result = %+v, want end %d, %d bytes from the client, %d from the target", got, end, fromClient, fromTarget)
+	}
+	if (got.Err != nil) != (end == EndReset || end == EndError) {
+		r.t.Errorf("result.Err = %v with end %d", got.Err, got.End)
+	}
+	if c, s := r.tunnel.Bytes(); c != fromClient || s != fromTarget {
+		r.t.Errorf("Bytes() = %d, %d after the end, want %d, %d", c, s, fromClient, fromTarget)
+	}
+}
+
+func mustWrite(t testing.TB, c net.Conn, b []byte) {
+	t.Helper()
+	if _, err := c.Write(b); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+}
+
+func mustRead(t testing.TB, c net.Conn, want []byte) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("read %.40q (%d bytes), %v, want %.40q", got[:n], n, err, want)
+	}
+}
+
+// mustEnd fails unless the connection's stream ends here, as it should.
+func mustEnd(t testing.TB, c net.Conn, want error) {
+	t.Helper()
+	n, err := c.Read(make([]byte, 1))
+	if n != 0 || !errors.Is(err, want) {
+		t.Fatalf("read = %d bytes, %v, want %v", n, err, want)
+	}
+}
+
+// reset aborts a connection.
+func reset(t testing.TB, c *net.TCPConn) {
+	t.Helper()
+	if err := errors.Join(c.SetLinger(0), c.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pattern is n bytes that repeat late enough to show any piece that is lost,
+// doubled or moved.
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i ^ i>>8*7 ^ i>>16*13)
+	}
+	return b
+}
+
+func TestBothDirections(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		mustWrite(t, r.client, []byte("hello"))
+		mustRead(t, r.target, []byte("hello"))
+		mustWrite(t, r.target, []byte("good day"))
+		mustRead(t, r.client, []byte("good day"))
+		r.client.CloseWrite()
+		mustEnd(t, r.target, io.EOF)
+		r.target.CloseWrite()
+		mustEnd(t, r.client, io.EOF)
+		r.wants(EndEOF, 5, 8)
+	})
+}
+
+func TestHalfCloseKeepsTheOtherDirection(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		for _, first := range []string{"client", "target"} {
+			t.Run(first+" first", func(t *testing.T) {
+				r := newRig(t, wrap, Options{})
+				a, b := r.client, r.target
+				if first == "target" {
+					a, b = b, a
+				}
+				mustWrite(t, a, []byte("request"))
+				a.CloseWrite()
+				mustRead(t, b, []byte("request"))
+				mustEnd(t, b, io.EOF)
+				big := pattern(3 << 20)
+				for range 3 {
+					go b.Write(big)
+					mustRead(t, a, big)
+				}
+				b.CloseWrite()
+				mustEnd(t, a, io.EOF)
+				up, down := int64(len("request")), int64(3*len(big))
+				if first == "target" {
+					up, down = down, up
+				}
+				r.wants(EndEOF, up, down)
+			})
+		}
+	})
+}
+
+// TestSizes sends messages around every border: the buffer, the pages, the pipe.
+func TestSizes(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		var total int64
+		for _, n := range []int{1, 2, 4095, 4096, bufferSize - 1, bufferSize, bufferSize + 1, 2 * bufferSize, 65535, 65537, 1<<20 - 1, 1 << 20, 1<<20 + 1, 5 << 20, 1, bufferSize} {
+			b := pattern(n)
+			go r.client.Write(b)
+			mustRead(t, r.target, b)
+			go r.target.Write(b)
+			mustRead(t, r.client, b)
+			total += int64(n)
+		}
+		r.client.CloseWrite()
+		r.target.CloseWrite()
+		r.wants(EndEOF, total, total)
+	})
+}
+
+func TestResetIsPassedOn(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		t.Run("by the client", func(t *testing.T) {
+			r := newRig(t, wrap, Options{})
+			mustWrite(t, r.client, []byte("x"))
+			mustRead(t, r.target, []byte("x"))
+			reset(t, r.client)
+			mustEnd(t, r.target, syscall.ECONNRESET)
+			r.wants(EndReset, 1, 0)
+		})
+		t.Run("by the target", func(t *testing.T) {
+			r := newRig(t, wrap, Options{})
+			mustWrite(t, r.target, []byte("xy"))
+			mustRead(t, r.client, []byte("xy"))
+			reset(t, r.target)
+			mustEnd(t, r.client, syscall.ECONNRESET)
+			r.wants(EndReset, 0, 2)
+		})
+		t.Run("after a half-close of the same side", func(t *testing.T) {
+			r := newRig(t, wrap, Options{})
+			r.client.CloseWrite()
+			mustEnd(t, r.target, io.EOF)
+			reset(t, r.client)
+			_, err := r.target.Write(pattern(1 << 20)) // it is this write that finds the client gone
+			for err == nil {
+				_, err = r.target.Write([]byte("more"))
+			}
+			if !isReset(err) {
+				t.Errorf("the target's write = %v, want a reset", err)
+			}
+			if got := r.result(); got.End != EndReset || !isReset(got.Err) {
+				t.Errorf("result = %+v, want a reset", got)
+			}
+		})
+	})
+}
+
+// TestResetLosesNothingDelivered: a server that answers and resets, since it has
+// not read all of the request, must not take its answer with it, even if the client is slow.
+func TestResetLosesNothingDelivered(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		answer := pattern(200 << 10)
+		mustWrite(t, r.target, answer)
+		waitFor(t, "the answer to be delivered", func() bool { _, n := r.tunnel.Bytes(); return n == int64(len(answer)) })
+		reset(t, r.target)
+		mustRead(t, r.client, answer)
+		mustEnd(t, r.client, syscall.ECONNRESET)
+		r.wants(EndReset, 0, int64(len(answer)))
+	})
+}
+
+// waitFor waits for a condition that nothing signals.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+func TestIdle(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		const idle = 50 * time.Millisecond
+		begin := time.Now()
+		r := newRig(t, wrap, Options{IdleTimeout: idle})
+		var last time.Time
+		for range 20 {
+			last = time.Now()
+			mustWrite(t, r.client, []byte("x"))
+			mustRead(t, r.target, []byte("x"))
+		}
+		mustEnd(t, r.client, io.EOF)
+		if d := time.Since(last); d < idle {
+			t.Errorf("idle after %v, want at least %v (begun %v ago)", d, idle, time.Since(begin))
+		}
+		mustEnd(t, r.target, io.EOF)
+		r.wants(EndIdle, 20, 0)
+	})
+}
+
+func TestLifetime(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		const lifetime = 100 * time.Millisecond
+		r := newRig(t, wrap, Options{Lifetime: lifetime})
+		begin := time.Now()
+		var n int64
+		for {
+			if _, err := r.client.Write([]byte("x")); err != nil {
+				break
+			}
+			if _, err := io.ReadFull(r.target, make([]byte, 1)); err != nil {
+				break
+			}
+			n++
+		}
+		if got := r.result(); got.End != EndLifetime || got.BytesFromClient < n {
+			t.Errorf("result = %+v after %d bytes, want the end by lifetime", got, n)
+		}
+		if d := time.Since(begin); d < lifetime/2 {
+			t.Errorf("ended after %v", d)
+		}
+	})
+}
+
+func TestClose(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		mustWrite(t, r.client, []byte("x"))
+		mustRead(t, r.target, []byte("x"))
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(r.tunnel.Close)
+		}
+		wg.Wait()
+		mustEnd(t, r.client, io.EOF)
+		mustEnd(t, r.target, io.EOF)
+		r.wants(EndClosed, 1, 0)
+		r.tunnel.Close()
+		if len(r.ended) > 0 {
+			t.Error("done was called twice")
+		}
+	})
+}
+
+func TestCloseBeforeStart(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		near, client := tcpPair(t)
+		far, target := tcpPair(t)
+		tunnel := New(wrap(near), wrap(far), Options{FromClient: []byte("never seen")})
+		tunnel.Close()
+		var got []Result
+		tunnel.Start(func(r Result) { got = append(got, r) })
+		if len(got) != 1 || got[0] != (Result{End: EndClosed}) {
+			t.Errorf("results = %+v, want one, closed", got)
+		}
+		mustEnd(t, client, io.EOF)
+		mustEnd(t, target, syscall.ECONNRESET) // what it should have got was cut off
+	})
+}
+
+func TestFromClientIsDeliveredFirst(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		early := pattern(40 << 10)
+		r := newRig(t, wrap, Options{FromClient: early})
+		mustWrite(t, r.client, []byte("and then"))
+		mustRead(t, r.target, early)
+		mustRead(t, r.target, []byte("and then"))
+		r.client.CloseWrite()
+		r.target.CloseWrite()
+		r.wants(EndEOF, int64(len(early)+len("and then")), 0)
+	})
+}
+
+// TestFromClientBlocksNothing: the target takes none of the early bytes until the
+// client has its greeting.
+func TestFromClientBlocksNothing(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		early := pattern(32 << 20) // more than the sockets hold
+		r := newRig(t, wrap, Options{FromClient: early})
+		mustWrite(t, r.target, []byte("220 ready"))
+		mustRead(t, r.client, []byte("220 ready"))
+		mustRead(t, r.target, early)
+		r.client.CloseWrite()
+		r.target.CloseWrite()
+		r.wants(EndEOF, int64(len(early)), 9)
+	})
+}
+
+// TestStalledBothWays: neither end reads, both send; no direction reads
+// any more, and yet the limits hold.
+func TestStalledBothWays(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		for _, tt := range []struct {
+			name string
+			o    Options
+			want End
+		}{
+			{"idle", Options{IdleTimeout: 200 * time.Millisecond}, EndIdle},
+			{"lifetime", Options{Lifetime: 500 * time.Millisecond}, EndLifetime},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				r := newRig(t, wrap, tt.o)
+				var wg sync.WaitGroup
+				for _, c := range []net.Conn{r.client, r.target} {
+					wg.Go(func() {
+						var err error
+						for b := pattern(1 << 20); err == nil; {
+							_, err = c.Write(b)
+						}
+						if !isReset(err) { // a stream that is cut in the middle must not look whole
+							t.Errorf("write = %v, want a reset", err)
+						}
+					})
+				}
+				if got := r.result(); got.End != tt.want {
+					t.Errorf("result = %+v, want end %d", got, tt.want)
+				}
+				wg.Wait()
+			})
+		}
+	})
+}
+
+// TestSlowReceiverIsNotIdle: the client takes a little at a time, less than wakes a
+// writer, over much longer than the idle time.
+func TestSlowReceiverIsNotIdle(t *testing.T) {
+	const idle = 150 * time.Millisecond
+	all := pattern(64 << 20)
+	total := len(all)
+	r := newRig(t, paths[0].wrap, Options{IdleTimeout: idle})
+	go func() {
+		r.target.Write(all)
+		r.target.CloseWrite()
+	}()
+	begin := time.Now()
+	buf := make([]byte, 32<<10)
+	got := 0
+	for time.Since(begin) < 6*idle {
+		n, err := r.client.Read(buf)
+		if err != nil {
+			t.Fatalf("after %v and %d bytes: %v", time.Since(begin), got, err)
+		}
+		got += n
+		time.Sleep(5 * time.Millisecond) // the slowness that is tested
+	}
+	n, err := io.Copy(io.Discard, r.client)
+	if got += int(n); err != nil || got != total {
+		t.Errorf("received %d bytes, %v, want all %d", got, err, total)
+	}
+}
+
+// TestWithoutCloseWrite: the ends of a net.Pipe cannot be half-closed.
+func TestWithoutCloseWrite(t *testing.T) {
+	client, near := net.Pipe()
+	target, far := net.Pipe()
+	ended := make(chan Result, 1)
+	go New(near, far, Options{}).Start(func(r Result) { ended <- r })
+	mustWrite(t, client, []byte("x"))
+	mustRead(t, target, []byte("x"))
+	client.Close()
+	mustEnd(t, target, io.EOF)
+	if got := <-ended; got.End != EndEOF || got.BytesFromClient != 1 {
+		t.Errorf("result = %+v, want the end of file", got)
+	}
+}
+
+func TestStartTwice(t *testing.T) {
+	r := newRig(t, paths[1].wrap, Options{})
+	mustWrite(t, r.client, []byte("x"))
+	mustRead(t, r.target, []byte("x"))
+	defer func() {
+		if recover() == nil {
+			t.Error("the second Start did not panic")
+		}
+	}()
+	r.tunnel.Start(func(Result) {})
+}

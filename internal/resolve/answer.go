@@ -1,0 +1,78 @@
+package resolve
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// maxAliases is how many CNAME records are followed (RFC 1034 section 3.6.2 says
+// only that loops are an error).
+const maxAliases = 16
+
+// readAnswer takes the addresses of host out of a response. Only records that a
+// chain of CNAME records leads to are taken: a server may put anything beside them.
+func readAnswer(m *dns.Msg, host string, qtype uint16) (answer, error) {
+	switch m.Rcode {
+	case dns.RcodeSuccess:
+	case dns.RcodeNameError:
+		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: fmt.Errorf("NXDOMAIN: there is no such name")}
+	default:
+		return answer{}, fmt.Errorf("%s", rcodeName(m.Rcode))
+	}
+	name, ttl := dns.CanonicalName(host), uint32(1<<31-1) // RFC 2181 section 8
+	for range maxAliases {
+		alias, life, ok := aliasOf(m, name)
+		if !ok {
+			return addressesOf(m, host, name, qtype, ttl)
+		}
+		name, ttl = alias, min(ttl, life)
+	}
+	return answer{}, fmt.Errorf("its CNAME records go round in a circle, or on for more than %d", maxAliases)
+}
+
+// aliasOf finds the CNAME record of name.
+func aliasOf(m *dns.Msg, name string) (alias string, ttl uint32, ok bool) {
+	for _, rr := range m.Answer {
+		if c, is := rr.(*dns.CNAME); is && c.Hdr.Class == dns.ClassINET && dns.CanonicalName(c.Hdr.Name) == name {
+			return dns.CanonicalName(c.Target), c.Hdr.Ttl, true
+		}
+	}
+	return "", 0, false
+}
+
+// addressesOf collects the address records of name, which stands at the end of
+// the chain that began at host.
+func addressesOf(m *dns.Msg, host, name string, qtype uint16, ttl uint32) (answer, error) {
+	var a answer
+	for _, rr := range m.Answer {
+		h := rr.Header()
+		if h.Rrtype != qtype || h.Class != dns.ClassINET || dns.CanonicalName(h.Name) != name {
+			continue
+		}
+		var addr netip.Addr
+		switch rr := rr.(type) {
+		case *dns.A:
+			addr, _ = netip.AddrFromSlice(rr.A)
+		case *dns.AAAA:
+			addr, _ = netip.AddrFromSlice(rr.AAAA)
+		}
+		if addr.IsValid() {
+			a.addrs, ttl = append(a.addrs, addr), min(ttl, h.Ttl)
+		}
+	}
+	if len(a.addrs) == 0 {
+		return answer{}, &Error{Host: host, Kind: ErrNotFound}
+	}
+	a.ttl = time.Duration(ttl) * time.Second
+	return a, nil
+}
+
+func rcodeName(rcode int) string {
+	if s, ok := dns.RcodeToString[rcode]; ok {
+		return s
+	}
+	return fmt.Sprintf("RCODE %d", rcode)
+}

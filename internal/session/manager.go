@@ -1,0 +1,300 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"polyport/internal/auth"
+	"polyport/internal/egress"
+	"polyport/internal/relay"
+	"polyport/mux"
+)
+
+// Options configures a Manager.
+type Options struct {
+	// Observers see every session. Nil is none.
+	Observers []Observer
+	// Log gets failed authentications and panics. Nil is slog.Default().
+	Log *slog.Logger
+}
+
+// Manager owns the sessions that are alive. It is safe for concurrent use.
+type Manager struct {
+	observers []Observer
+	log       *slog.Logger
+	runtime   atomic.Pointer[Runtime]
+	draining  atomic.Bool
+	base      context.Context // of every session; ended when sessions are killed
+	kill      context.CancelFunc
+
+	idPrefix string
+	idCount  atomic.Uint64
+
+	mu    sync.Mutex
+	alive map[*Session]struct{}
+	empty chan struct{} // closed when the last session ends; nil when nobody waits
+}
+
+// NewManager makes a Manager that serves sessions under rt.
+func NewManager(rt *Runtime, o Options) *Manager {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	m := &Manager{observers: o.Observers, log: o.Log, alive: map[*Session]struct{}{}}
+	m.base, m.kill = context.WithCancel(context.Background())
+	m.runtime.Store(rt)
+	var b [5]byte
+	_, _ = rand.Read(b[:]) // documented never to fail
+	m.idPrefix = strings.ToLower(base32.StdEncoding.EncodeToString(b[:])) + "-"
+	return m
+}
+
+// Runtime returns the current one.
+func (m *Manager) Runtime() *Runtime { return m.runtime.Load() }
+
+// SetRuntime replaces the Runtime for sessions that begin from now on, and
+// retires the handlers of the old one. Those who run keep it to their end.
+func (m *Manager) SetRuntime(rt *Runtime) {
+	old := m.runtime.Swap(rt)
+	retired := map[Retirer]bool{} // one handler may serve several rows
+	for _, h := range old.Handlers {
+		if r, ok := h.(Retirer); ok && !retired[r] {
+			retired[r] = true
+			r.Retire()
+		}
+	}
+}
+
+// Count returns how many client connections are with their handlers or in a tunnel.
+func (m *Manager) Count() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.alive)
+}
+
+func (m *Manager) nextID() string {
+	return m.idPrefix + strconv.FormatUint(m.idCount.Add(1), 36)
+}
+
+// Serve serves a classified connection to its end, or until it has become a
+// tunnel that goes on by itself. It closes c.
+func (m *Manager) Serve(c *mux.Conn) {
+	rt := m.runtime.Load()
+	s := &Session{manager: m, conn: c}
+	m.add(s)
+	s.begin(rt)
+	_ = c.SetDeadline(time.Now().Add(rt.Timeouts.Handshake)) // fails only on a closed connection
+	err := m.run(s)
+	if s.target != nil {
+		if err == nil {
+			m.relay(s)
+			return
+		}
+		_ = s.target.Close()
+	}
+	if !s.ended {
+		s.finish(err)
+	}
+	closeGently(c)
+	m.remove(s)
+}
+
+// errNoHandler is a fault of ours: a row without a handler.
+var errNoHandler = errors.New("no handler serves this row")
+
+// run calls the handler and turns its panic into an error of this session alone.
+func (m *Manager) run(s *Session) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.log.Error("a handler panicked; its session ends, the others go on",
+				slog.String("id", s.record.ID), slog.String("protocol", s.record.Protocol),
+				slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
+			s.record.Reason = string(egress.InternalError)
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	h := s.Handler()
+	if h == nil {
+		return fmt.Errorf("%w: %q", errNoHandler, s.conn.Row())
+	}
+	return h.ServeSession(m.base, s)
+}
+
+// relay joins both ends. The session ends when the tunnel does, in whatever
+// goroutine that happens.
+func (m *Manager) relay(s *Session) {
+	s.Established()
+	o := relay.Options{
+		IdleTimeout: s.runtime.Timeouts.Idle,
+		Lifetime:    s.runtime.Timeouts.Lifetime,
+		FromClient:  s.conn.TakePrefix(),
+	}
+	var client net.Conn = s.conn
+	if tcp, ok := s.conn.RawTCP(); ok {
+		client = tcp
+	}
+	t := relay.New(client, s.target, o)
+	s.tunnel.Store(t)
+	if m.base.Err() != nil { // killed before the tunnel could be seen
+		t.Close()
+	}
+	t.Start(func(r relay.Result) {
+		s.AddBytes(r.BytesFromClient, r.BytesFromTarget)
+		s.SetReason(endReason(r.End))
+		s.finish(r.Err)
+		_ = s.conn.Close() // the relay has closed the socket; this frees its place in the caps
+		m.remove(s)
+	})
+}
+
+// endReason is how the record names the end of a tunnel; "" is the plain one.
+func endReason(e relay.End) string {
+	switch e {
+	case relay.EndEOF:
+		return ""
+	case relay.EndReset:
+		return "reset"
+	case relay.EndIdle:
+		return "idle_timeout"
+	case relay.EndLifetime:
+		return "lifetime"
+	case relay.EndClosed:
+		return string(mux.ShuttingDown)
+	}
+	return string(egress.ConnectionTerminated)
+}
+
+// Bounds of closeGently.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// closeGently closes a connection so that what was written to it last arrives: a
+// close with unread bytes in the receive buffer is a reset, and that
+// destroys what the client has not read yet (RFC 9112 section 9.6).
+func closeGently(c *mux.Conn) {
+	if c.Wrote() && c.CloseWrite() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, c, lingerBytes)
+	}
+	_ = c.Close()
+}
+
+// authFailed writes the one line that fail2ban and the like match. What it logs
+// of the client is quoted by the log's own format; the password is never there.
+func (m *Manager) authFailed(s *Session, user string, err error) {
+	reason := "bad_credentials"
+	switch {
+	case errors.Is(err, auth.ErrLockedOut):
+		reason = "locked_out"
+	case errors.Is(err, auth.ErrBusy):
+		reason = "busy"
+	case errors.Is(err, context.Canceled):
+		return
+	}
+	s.SetReason(reason)
+	const longest = 64
+	if len(user) > longest {
+		user = user[:longest]
+	}
+	m.log.Warn("authentication failed",
+		slog.String("client", s.record.Client.Addr().String()),
+		slog.String("user", strings.ToValidUTF8(user, "?")),
+		slog.String("protocol", s.record.Protocol), slog.String("listener", s.record.Listener),
+		slog.String("reason", reason), slog.String("id", s.record.ID))
+}
+
+func asEgressError(err error) (*egress.Error, bool) {
+	var e *egress.Error
+	ok := errors.As(err, &e)
+	return e, ok
+}
+
+func (m *Manager) add(s *Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive[s] = struct{}{}
+}
+
+func (m *Manager) remove(s *Session) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.alive, s)
+	if len(m.alive) == 0 && m.empty != nil {
+		close(m.empty)
+		m.empty = nil
+	}
+}
+
+// BeginDrain ends the connections that are between two exchanges, and lets all
+// others end after the exchange or tunnel that is under way.
+func (m *Manager) BeginDrain() {
+	m.draining.Store(true)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for s := range m.alive {
+		if s.idle.Load() {
+			_ = s.conn.Close()
+		}
+	}
+}
+
+// Drain lets the sessions that are under way end by themselves until ctx does,
+// then ends the rest. It returns how many had to be ended.
+func (m *Manager) Drain(ctx context.Context) (killed int) {
+	m.BeginDrain()
+	if m.wait(ctx) {
+		return 0
+	}
+	m.kill()
+	m.mu.Lock()
+	for s := range m.alive {
+		killed++
+		if t := s.tunnel.Load(); t != nil {
+			t.Close()
+		} else {
+			_ = s.conn.Close()
+		}
+	}
+	m.mu.Unlock()
+	last, cancel := context.WithTimeout(context.Background(), killGrace)
+	defer cancel()
+	m.wait(last)
+	return killed
+}
+
+// killGrace is what killed sessions get to write their records.
+const killGrace = 2 * time.Second
+
+// wait returns true when no session is left, false when ctx ended first.
+func (m *Manager) wait(ctx context.Context) bool {
+	m.mu.Lock()
+	if len(m.alive) == 0 {
+		m.mu.Unlock()
+		return true
+	}
+	if m.empty == nil {
+		m.empty = make(chan struct{})
+	}
+	empty := m.empty
+	m.mu.Unlock()
+	select {
+	case <-empty:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

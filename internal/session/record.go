@@ -1,0 +1,41 @@
+package session
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Record is the accounting of one session: one tunnel, or one HTTP exchange.
+// It becomes the one access-log line that the session leaves.
+type Record struct {
+	ID       string    // unique within the process's life and, very likely, beyond
+	Start    time.Time // when the first byte of the request had arrived
+	Client   netip.AddrPort
+	Listener string
+	Protocol string         // the row of the protocol table
+	Method   string         // "GET", "CONNECT", ...; "" where the protocol has none
+	Version  string         // "HTTP/1.1", "SOCKS5", ...; "" where unknown
+	Identity string         // the authenticated user; "" for none
+	UserID   string         // what SOCKS4 clients say of themselves: logged, never believed
+	URL      string         // HTTP: the request target as forwarded, never with credentials; the access log redacts its query
+	Target   string         // "host:port", normalised; "" when the request never got that far
+	Address  netip.AddrPort // what was dialled; invalid when nothing was
+	Backend  string         // the backend that a raw connection was handed to
+	Rule     string         // the rule that decided
+	Reason   string         // why it ended as it did: an acl reason, an RFC 9209 token, or a tunnel's end; "" for a plain success
+	Status   int            // the HTTP status, or the SOCKS reply code, that the client got; 0 for none
+
+	BytesFromClient int64 // HTTP: the request as received, head and body; tunnels: payload delivered to the target
+	BytesFromTarget int64 // HTTP: the response as sent, head and body; tunnels: payload delivered to the client
+
+	Setup    time.Duration // from Start until the target answered (the tunnel stood, or the response head had come); 0 if it never did
+	Duration time.Duration // from Start to the end
+	Err      error         // what went wrong, for the log; nil when nothing did
+}
+
+// Observer sees sessions begin and end. Its methods are called from many
+// goroutines and must not block.
+type Observer interface {
+	SessionStarted(Record)
+	SessionEnded(Record)
+}

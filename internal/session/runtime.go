@@ -1,0 +1,38 @@
+package session
+
+import (
+	"time"
+
+	"polyport/acl"
+	"polyport/internal/auth"
+	"polyport/internal/egress"
+)
+
+// Runtime is everything that a configuration decides about sessions. It is
+// immutable: a reload builds another, and sessions keep the one they began with.
+type Runtime struct {
+	Generation uint64
+	Policy     *acl.Policy
+	Auth       auth.Authenticator // nil when there are no users
+	Egress     *egress.Dialer
+	Handlers   map[string]Handler // by row
+	Listeners  map[string]Listener
+	Timeouts   Timeouts
+}
+
+// Listener is what sessions need to know of the [listen.NAME] table that they came through.
+type Listener struct {
+	RequireUser   bool
+	Loopback      bool // bound to loopback addresses alone
+	HelpPage      bool
+	PublicAddress string          // "" when clients reach it where it listens
+	Rows          map[string]bool // nil is all
+}
+
+// Timeouts of a session; none of them means "default" any more.
+type Timeouts struct {
+	Handshake time.Duration // from the first byte to a complete request; also each further HTTP head
+	Idle      time.Duration // a tunnel, or an HTTP body, on which nothing moves; negative is never
+	KeepAlive time.Duration // an HTTP connection between requests
+	Lifetime  time.Duration // a tunnel in all; zero and negative are no limit
+}

@@ -1,0 +1,300 @@
+// Package session is one use of the proxy by one client, from the first byte
+// to the one accounting line that it leaves. Handlers speak a protocol and ask
+// the session for everything else: identity, permission, the way out, the tunnel.
+package session
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"polyport/acl"
+	"polyport/internal/auth"
+	"polyport/internal/egress"
+	"polyport/internal/relay"
+	"polyport/internal/target"
+	"polyport/internal/upstream"
+	"polyport/mux"
+)
+
+// A Handler speaks one protocol. It reads the request, asks the session, answers
+// and returns; it never logs, never dials by itself and never closes the client's
+// connection. The error says why the session failed, for the record; nil is a
+// session that ended as its protocol means it to.
+type Handler interface {
+	ServeSession(ctx context.Context, s *Session) error
+}
+
+// Retirer is what a Handler may implement to let go of what it holds (idle
+// upstream connections) once a reload has replaced it.
+type Retirer interface{ Retire() }
+
+// Session is one use of the proxy by one client. It belongs to the goroutine
+// that serves it; only the Manager may look at it from elsewhere, through atomics.
+type Session struct {
+	manager  *Manager
+	runtime  *Runtime
+	listener Listener
+	conn     *mux.Conn
+	record   Record
+	identity auth.Identity
+	target   net.Conn    // what Relay was given
+	ended    bool        // the record is closed
+	idle     atomic.Bool // between two exchanges
+	tunnel   atomic.Pointer[relay.Tunnel]
+}
+
+// ID returns the session's identifier, the one in the access log.
+func (s *Session) ID() string { return s.record.ID }
+
+// Conn returns the client's connection. The session closes it.
+func (s *Session) Conn() *mux.Conn { return s.conn }
+
+// Timeouts returns the deadlines that hold for this session. When ServeSession
+// is called a deadline of Handshake is already set on Conn for reads and writes.
+func (s *Session) Timeouts() Timeouts { return s.runtime.Timeouts }
+
+// Established says that the handshake is over: the deadline on Conn is cleared
+// and the connection no longer counts as unfinished. Relay implies it.
+func (s *Session) Established() {
+	s.conn.Finished()
+	_ = s.conn.SetDeadline(time.Time{}) // fails only on a closed connection, which the next read tells
+}
+
+// Loopback reports whether the listener is bound to loopback addresses alone,
+// so that an error page may name rules to its reader.
+func (s *Session) Loopback() bool { return s.listener.Loopback }
+
+// HelpPage reports whether this listener shows a help page, and the "host:port"
+// under which clients reach it.
+func (s *Session) HelpPage() (address string, on bool) {
+	if address = s.listener.PublicAddress; address == "" {
+		address = s.conn.Local().String()
+	}
+	return address, s.listener.HelpPage
+}
+
+// Allows reports whether the listener serves a row of the protocol table. The
+// handler of the rows http and connect asks for each exchange.
+func (s *Session) Allows(row string) bool {
+	return s.listener.Rows == nil || s.listener.Rows[row]
+}
+
+// Draining reports whether the gateway is shutting down: an HTTP connection
+// then ends after the exchange that is under way.
+func (s *Session) Draining() bool { return s.manager.draining.Load() }
+
+// SetProtocol replaces the row's name in the record and in what the policy is
+// asked: a CONNECT on a connection that began with GET is "connect".
+func (s *Session) SetProtocol(row string) { s.record.Protocol = row }
+
+// SetMethod notes the method for the policy and the record.
+func (s *Session) SetMethod(method string) { s.record.Method = method }
+
+// SetVersion notes the protocol's version for the record: "HTTP/1.1", "SOCKS4a".
+func (s *Session) SetVersion(v string) { s.record.Version = v }
+
+// SetURL notes the HTTP request target for the record. It must hold no credentials.
+func (s *Session) SetURL(u string) { s.record.URL = u }
+
+// SetUserID notes what a SOCKS4 client says of itself.
+func (s *Session) SetUserID(id string) { s.record.UserID = id }
+
+// SetStatus notes the HTTP status or SOCKS reply code that the client got.
+func (s *Session) SetStatus(code int) { s.record.Status = code }
+
+// SetReason notes why the session ended as it did, unless Authorize or Dial
+// have already noted a reason of their own.
+func (s *Session) SetReason(reason string) {
+	if s.record.Reason == "" {
+		s.record.Reason = reason
+	}
+}
+
+// SetAddress notes the target's address of a connection that was dialled for an
+// earlier exchange. Dial notes its own.
+func (s *Session) SetAddress(a netip.AddrPort) { s.record.Address = a }
+
+// Responded notes the moment at which the target had answered (HTTP: the
+// response head). Relay implies it.
+func (s *Session) Responded() {
+	if s.record.Setup == 0 {
+		s.record.Setup = time.Since(s.record.Start)
+	}
+}
+
+// AddBytes adds to the record's counts.
+func (s *Session) AddBytes(fromClient, fromTarget int64) {
+	s.record.BytesFromClient += fromClient
+	s.record.BytesFromTarget += fromTarget
+}
+
+// Identity returns who was authenticated; the zero Identity is nobody.
+func (s *Session) Identity() auth.Identity { return s.identity }
+
+// UserMethods says what a handshake may offer: anonymous when some rule may
+// admit this client without a user, password when there are users to check against.
+func (s *Session) UserMethods() (anonymous, password bool) {
+	rt := s.runtime
+	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
+	return anonymous, rt.Auth != nil
+}
+
+// Authenticate checks credentials and keeps the identity for this session; the
+// next exchange on the connection has to present them again. The error is one
+// of package auth's. A failure is logged in one stable line.
+func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Identity, error) {
+	if s.runtime.Auth == nil {
+		return auth.Identity{}, auth.ErrBadCredentials
+	}
+	id, err := s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c)
+	if err != nil {
+		s.manager.authFailed(s, c.User, err)
+		return auth.Identity{}, err
+	}
+	s.identity, s.record.Identity = id, id.Name
+	return id, nil
+}
+
+// Authorize asks whether this session may reach t, by the rules and the guard.
+// The error is an *egress.Error.
+func (s *Session) Authorize(ctx context.Context, t target.Target) (*egress.Permit, error) {
+	return s.permitted(s.runtime.Egress.Authorize(ctx, s.request(t)))
+}
+
+// AuthorizeBackend asks whether this session may use a backend, by the rules on
+// the name t alone. The error is an *egress.Error.
+func (s *Session) AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
+	s.record.Backend = b.Name
+	return s.permitted(s.runtime.Egress.AuthorizeBackend(ctx, s.request(t), b))
+}
+
+// request is what the policy is asked about this session.
+func (s *Session) request(t target.Target) acl.Request {
+	s.record.Target = t.String()
+	client := s.conn.Client()
+	return acl.Request{
+		Client:      client.Addr(),
+		ClientPort:  client.Port(),
+		Identity:    s.identity.Name,
+		Groups:      s.identity.Groups,
+		Protocol:    s.record.Protocol,
+		Method:      s.record.Method,
+		Listener:    s.conn.Listener(),
+		RequireUser: s.listener.RequireUser,
+		Target:      t,
+		Time:        time.Now(),
+	}
+}
+
+// permitted notes what was decided.
+func (s *Session) permitted(p *egress.Permit, err error) (*egress.Permit, error) {
+	if err != nil {
+		s.failed(err)
+		return nil, err
+	}
+	s.record.Rule = p.Decision().Rule
+	return p, nil
+}
+
+// failed notes why egress could not serve.
+func (s *Session) failed(err error) {
+	e, ok := asEgressError(err)
+	if !ok {
+		return
+	}
+	if e.Decision.Rule != "" {
+		s.record.Rule = e.Decision.Rule
+	}
+	s.record.Reason = string(e.Reason)
+	if e.Decision.Reason != "" && e.Decision.Action != acl.Allow {
+		s.record.Reason = e.Decision.Reason
+	}
+}
+
+// Dial opens the connection that the permit is for. The caller closes it, or
+// gives it to Relay. The error is an *egress.Error.
+func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) {
+	c, err := s.runtime.Egress.Dial(ctx, p)
+	if err != nil {
+		s.failed(err)
+		return nil, err
+	}
+	if t, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		s.record.Address = t.AddrPort()
+	}
+	return c, nil
+}
+
+// Relay joins the client and target into a tunnel and takes ownership of both.
+// It begins when the handler returns, which it should do at once; the record
+// ends when the tunnel does. What the handler has read of the client beyond its
+// handshake must have been given back by Conn().Unread.
+func (s *Session) Relay(target net.Conn) {
+	s.Responded()
+	s.target = target
+}
+
+// Next ends this exchange's record, with err or nil, and begins one for the
+// next exchange on the same connection, under the current Runtime. Call it once
+// the next request has begun to arrive, not before: each record is one
+// exchange. The old *Session must not be used any more.
+func (s *Session) Next(err error) *Session {
+	s.End(err)
+	s.idle.Store(false)
+	s.begin(s.manager.runtime.Load())
+	return s
+}
+
+// End ends this exchange's record without beginning another, for a connection
+// that waits for its next request. Next after End only begins. When the gateway is shutting
+// down the connection is closed: the next read fails.
+func (s *Session) End(err error) {
+	if s.ended {
+		return
+	}
+	s.finish(err)
+	s.idle.Store(true)
+	if s.Draining() {
+		_ = s.conn.Close()
+	}
+}
+
+// Handler returns the handler of this row in the session's own Runtime: after
+// Next it may be a newer one than the one that is running.
+func (s *Session) Handler() Handler { return s.runtime.Handlers[s.conn.Row()] }
+
+// begin opens a record under rt.
+func (s *Session) begin(rt *Runtime) {
+	s.runtime = rt
+	if l, ok := rt.Listeners[s.conn.Listener()]; ok {
+		s.listener = l // a listener that a reload took away keeps what it had
+	}
+	s.ended = false
+	s.identity = auth.Identity{}
+	s.record = Record{
+		ID:       s.manager.nextID(),
+		Start:    time.Now(),
+		Client:   s.conn.Client(),
+		Listener: s.conn.Listener(),
+		Protocol: s.conn.Row(),
+	}
+	for _, o := range s.manager.observers {
+		o.SessionStarted(s.record)
+	}
+}
+
+// finish closes the record and shows it.
+func (s *Session) finish(err error) {
+	s.ended = true
+	s.record.Duration = time.Since(s.record.Start)
+	s.record.Err = err
+	if err != nil && s.conn.Evicted() {
+		s.record.Reason = string(mux.Evicted)
+	}
+	for _, o := range s.manager.observers {
+		o.SessionEnded(s.record)
+	}
+}

@@ -1,0 +1,159 @@
+package mux
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Conn is a client connection: a net.Conn in front of which the bytes that the
+// classifier has taken are replayed. One goroutine at a time may read it, one write it;
+// Close, CloseWrite and the deadlines may be called from any.
+type Conn struct {
+	nc       net.Conn     // what Read and Write act on
+	tcp      *net.TCPConn // nc itself when no layer transforms the bytes, else nil
+	prefix   []byte       // taken from nc, not yet read by anyone
+	buf      *sniffBuffer // under prefix; nil when prefix has memory of its own
+	client   netip.AddrPort
+	local    netip.AddrPort
+	listener string
+	row      string
+	wrote    bool
+	child    int  // which cmux listener serves row
+	slot     slot // the place in the caps; freed by Close
+}
+
+// Read reads the sniffed bytes first, then the connection.
+func (c *Conn) Read(b []byte) (int, error) {
+	if len(c.prefix) > 0 {
+		n := copy(b, c.prefix)
+		if c.prefix = c.prefix[n:]; len(c.prefix) == 0 {
+			c.dropBuffer()
+		}
+		return n, nil
+	}
+	return c.nc.Read(b)
+}
+
+// Unread puts bytes back in front of the connection: what a handler has read
+// beyond its handshake, so that a tunnel loses nothing. Conn keeps b.
+func (c *Conn) Unread(b []byte) {
+	switch {
+	case len(b) == 0:
+	case len(c.prefix) == 0:
+		c.prefix = b
+	default:
+		joined := append(b[:len(b):len(b)], c.prefix...)
+		c.dropBuffer()
+		c.prefix = joined
+	}
+}
+
+// dropBuffer gives the sniff buffer back.
+func (c *Conn) dropBuffer() {
+	if c.buf != nil {
+		sniffBuffers.Put(c.buf)
+	}
+	c.buf, c.prefix = nil, nil
+}
+
+// Prefix returns what has been sniffed and not yet been read. The slice is
+// valid until the next Read or Unread and must not be changed.
+func (c *Conn) Prefix() []byte { return c.prefix }
+
+// TakePrefix returns what has been sniffed and not yet been read, and leaves
+// the connection without it. The slice is the caller's.
+func (c *Conn) TakePrefix() []byte {
+	if len(c.prefix) == 0 {
+		return nil
+	}
+	p := append([]byte(nil), c.prefix...)
+	c.dropBuffer()
+	return p
+}
+
+// Write writes to the client.
+func (c *Conn) Write(b []byte) (int, error) {
+	c.wrote = true
+	return c.nc.Write(b)
+}
+
+// Wrote reports whether anything was written through this Conn: then the client has an
+// answer to read, which a reset must not destroy.
+func (c *Conn) Wrote() bool { return c.wrote }
+
+// CloseWrite ends our side of the stream (a FIN) and leaves the other open.
+func (c *Conn) CloseWrite() error {
+	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok {
+		return cw.CloseWrite()
+	}
+	return errors.New("this connection cannot be half-closed")
+}
+
+// RawTCP returns the bare TCP connection, for zero-copy. It is false while
+// sniffed bytes are unread or a layer (TLS) transforms the bytes; there is no
+// other way to the socket, so ciphertext can never be relayed by mistake.
+func (c *Conn) RawTCP() (*net.TCPConn, bool) { return c.tcp, c.tcp != nil && len(c.prefix) == 0 }
+
+// Client returns the client's address: the one in the PROXY header where a
+// named balancer sent one. It is unmapped and without a zone.
+func (c *Conn) Client() netip.AddrPort { return c.client }
+
+// Local returns the address that the client connected to (in the PROXY header where there is one).
+func (c *Conn) Local() netip.AddrPort { return c.local }
+
+// Listener returns the name of the [listen.NAME] table.
+func (c *Conn) Listener() string { return c.listener }
+
+// Row returns the name of the row that matched.
+func (c *Conn) Row() string { return c.row }
+
+// RemoteAddr implements net.Conn; it is Client as a net.Addr.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.client) }
+
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error { return c.nc.SetDeadline(t) }
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
+
+// Finished says that the handshake is over: the connection no longer counts as
+// unfinished and cannot be evicted. It may be called more than once.
+func (c *Conn) Finished() { c.slot.finish() }
+
+// Evicted reports whether the connection was closed to make room for a newer one.
+func (c *Conn) Evicted() bool { return c.slot.wasEvicted() }
+
+// Close closes the connection and frees its place in the caps. It may be
+// called more than once.
+func (c *Conn) Close() error {
+	c.slot.free()
+	return c.nc.Close()
+}
+
+// NewConn makes a Conn of any net.Conn, for tests of handlers: prefix is
+// what was sniffed of it, row what matched. It has no place in any cap.
+func NewConn(nc net.Conn, listener, row string, prefix []byte) *Conn {
+	c := &Conn{nc: nc, prefix: prefix, listener: listener, row: row}
+	c.tcp, _ = nc.(*net.TCPConn)
+	c.client, c.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
+	return c
+}
+
+// addrPort returns a TCP address unmapped and without its zone, the form in which
+// addresses are counted and compared everywhere else.
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}

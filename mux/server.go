@@ -1,0 +1,291 @@
+// Package mux is the front door: it accepts connections, bounds them, finds out
+// what each speaks from the first bytes that have arrived, and hands it to the
+// handler of that row. It knows no protocol and no policy.
+package mux
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/soheilhy/cmux"
+)
+
+// Table is what each listener serves. It is immutable once it is given to a server.
+type Table map[string][]Row
+
+// Options configures a Server.
+type Options struct {
+	// Rows are the names of the built-in rows: each gets a listener of its own in cmux.
+	// Every other row (users' raw ones, which may come and go) shares one more.
+	Rows []string
+	// Handle serves a classified connection and closes it. It runs in a
+	// goroutine of its own.
+	Handle func(*Conn)
+	// Refused hears of what ended before it became a session. It is called from
+	// many goroutines and must not block. Nil hears nothing.
+	Refused func(Refusal)
+	// AcceptFault hears that a listener cannot accept, once, and with a nil error
+	// that it can again. Nil hears nothing.
+	AcceptFault func(listener string, err error)
+	Limits      Limits
+	Sniff       SniffOptions
+}
+
+// Server is the shared port. Make one with NewServer.
+type Server struct {
+	opts  Options
+	caps  *caps
+	table atomic.Pointer[Table]
+	sniff atomic.Pointer[SniffOptions]
+
+	feed     chan *Conn
+	ending   chan struct{} // closed when Shutdown begins
+	root     *virtualListener
+	cmux     cmux.CMux
+	children []net.Listener
+
+	mu        sync.Mutex
+	acceptors map[*Acceptor]struct{}
+	sniffing  inflight // accepted, and not yet with a handler
+	loops     sync.WaitGroup
+	served    chan struct{} // closed when cmux has ended
+}
+
+// NewServer makes a server of no listeners and starts its dispatch.
+func NewServer(o Options) *Server {
+	if o.Refused == nil {
+		o.Refused = func(Refusal) {}
+	}
+	if o.AcceptFault == nil {
+		o.AcceptFault = func(string, error) {}
+	}
+	s := &Server{
+		opts:      o,
+		caps:      newCaps(o.Limits),
+		feed:      make(chan *Conn),
+		ending:    make(chan struct{}),
+		acceptors: map[*Acceptor]struct{}{},
+		served:    make(chan struct{}),
+	}
+	s.SetTable(Table{})
+	s.SetSniff(o.Sniff)
+	s.root = &virtualListener{feed: s.feed, closed: make(chan struct{})}
+	s.cmux = cmux.New(s.root)
+	for i := range len(o.Rows) + 1 {
+		s.children = append(s.children, s.cmux.MatchWithWriters(forChild(i)))
+	}
+	for _, child := range s.children {
+		s.loops.Go(func() { s.dispatch(child) })
+	}
+	go s.serve()
+	return s
+}
+
+// forChild matches the connections that are classified as child i's. cmux passes
+// our own Conn as the writer; its reader is never touched, so its buffer stays empty.
+func forChild(i int) cmux.MatchWriter {
+	return func(w io.Writer, _ io.Reader) bool { return w.(*Conn).child == i }
+}
+
+// childOf returns the cmux listener that serves a row.
+func (s *Server) childOf(row string) int {
+	for i, name := range s.opts.Rows {
+		if name == row {
+			return i
+		}
+	}
+	return len(s.opts.Rows)
+}
+
+// SetTable replaces the protocol table for connections that come from now on.
+func (s *Server) SetTable(t Table) { s.table.Store(&t) }
+
+// SetSniff replaces the time bounds for connections that come from now on.
+func (s *Server) SetSniff(o SniffOptions) {
+	o = o.withDefaults()
+	s.sniff.Store(&o)
+}
+
+// SetLimits replaces the caps. Connections over a new cap may stay.
+func (s *Server) SetLimits(l Limits) { s.caps.setLimits(l) }
+
+// Connections returns how many connections are held, and how many of them have not finished their handshake.
+func (s *Server) Connections() (total, unfinished int) { return s.caps.counts() }
+
+// Add begins to accept from l. It fails only once the server is shutting down.
+func (s *Server) Add(l Listener) (*Acceptor, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.ending:
+		return nil, errors.Join(errors.New("the server is shutting down"), l.Socket.Close())
+	default:
+	}
+	a := &Acceptor{server: s, socket: l.Socket, done: make(chan struct{})}
+	a.l.Store(&l)
+	s.acceptors[a] = struct{}{}
+	go a.run()
+	return a, nil
+}
+
+// Remove stops accepting from a. Its connections go on.
+func (s *Server) Remove(a *Acceptor) error {
+	s.mu.Lock()
+	delete(s.acceptors, a)
+	s.mu.Unlock()
+	return a.Close()
+}
+
+// admit is the one way in: every connection takes its place in the caps here, and
+// has its PROXY header read and its row found by the goroutine that this starts.
+func (s *Server) admit(nc *net.TCPConn, l *Listener) {
+	c := &Conn{nc: nc, tcp: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name}
+	balancer := l.isBalancer(c.client.Addr())
+	var counted netip.Addr // a balancer's client is counted once it is known
+	if !balancer {
+		counted = c.client.Addr()
+	}
+	evicted, refused := s.caps.take(&c.slot, nc, counted)
+	pushOut(evicted...)
+	if refused != "" {
+		s.refuse(c, refused, nil)
+		return
+	}
+	s.sniffing.add()
+	go s.welcome(c, balancer)
+}
+
+// welcome reads the PROXY header, finds the row and hands the connection on.
+func (s *Server) welcome(c *Conn, balancer bool) {
+	defer s.sniffing.done()
+	start := time.Now()
+	sn := sniffer{c: c, rows: (*s.table.Load())[c.listener], opts: *s.sniff.Load(), start: start}
+	sn.deadline = start.Add(sn.opts.Timeout)
+	if !hasRow(sn.rows, sn.opts.SilentRow) {
+		sn.opts.SilentRow = ""
+	}
+	if balancer && !s.declare(c, sn.deadline) {
+		return
+	}
+	row, cause, err := sn.sniff()
+	if cause != "" {
+		s.refuse(c, cause, err)
+		return
+	}
+	c.row, c.child = row, s.childOf(row)
+	c.slot.waiting.Store(false)
+	s.sniffing.add() // for dispatch
+	select {
+	case s.feed <- c:
+	case <-s.served:
+		s.sniffing.done()
+		s.refuse(c, ShuttingDown, nil)
+	}
+}
+
+// hasRow reports whether a listener serves a row.
+func hasRow(rows []Row, name string) bool {
+	for i := range rows {
+		if name != "" && rows[i].Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// declare replaces a balancer by the client that its PROXY header names.
+func (s *Server) declare(c *Conn, deadline time.Time) bool {
+	if err := c.nc.SetReadDeadline(deadline); err != nil {
+		s.refuse(c, ClosedEarly, err)
+		return false
+	}
+	if err := c.readProxyHeader(); err != nil {
+		s.refuse(c, BadProxyHeader, err)
+		return false
+	}
+	evicted, refused := s.caps.name(&c.slot, c.client.Addr())
+	pushOut(evicted)
+	if refused != "" {
+		s.refuse(c, refused, nil)
+	}
+	return refused == ""
+}
+
+// pushOut closes the connections that lost their places; a nil one is none.
+func pushOut(evicted ...*slot) {
+	for _, s := range evicted {
+		if s != nil {
+			abort(s.conn)
+		}
+	}
+}
+
+// refuse ends a connection that did not become a session.
+func (s *Server) refuse(c *Conn, cause Cause, err error) {
+	if cause == ClosedEarly && c.Evicted() {
+		cause = Evicted
+	}
+	s.opts.Refused(Refusal{Cause: cause, Client: c.client, Listener: c.listener, Bytes: len(c.prefix), Err: err})
+	c.slot.free()
+	abort(c.nc)
+	c.dropBuffer()
+}
+
+// dispatch hands the connections of one cmux listener to the handler.
+func (s *Server) dispatch(child net.Listener) {
+	for {
+		mc, err := child.Accept()
+		if err != nil {
+			return
+		}
+		// cmux has read nothing through its own buffer, so its wrapper can be dropped.
+		c := mc.(*cmux.MuxConn).Conn.(*Conn)
+		s.sniffing.done()
+		go s.opts.Handle(c)
+	}
+}
+
+// serve runs cmux until the virtual listener is closed.
+func (s *Server) serve() {
+	_ = s.cmux.Serve() // its only end is errVirtualClosed
+	close(s.served)
+}
+
+// sniffGrace is what connections that are being classified get when the server ends: those
+// that have sent something are decided in microseconds, the others are silent.
+const sniffGrace = 250 * time.Millisecond
+
+// Shutdown stops accepting, lets the connections that are being classified
+// reach their handlers, and ends the dispatch. Connections that are with their
+// handlers are not its business. It returns ctx's error if that ended it early.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	select {
+	case <-s.ending:
+	default:
+		close(s.ending)
+	}
+	acceptors := s.acceptors
+	s.acceptors = map[*Acceptor]struct{}{}
+	s.mu.Unlock()
+	var errs []error
+	for a := range acceptors {
+		errs = append(errs, a.Close())
+	}
+	ctx2, cancel := context.WithTimeout(ctx, sniffGrace)
+	defer cancel()
+	if s.sniffing.wait(ctx2) != nil {
+		pushOut(s.caps.evictWaiting()...)
+		errs = append(errs, s.sniffing.wait(ctx))
+	}
+	s.root.Close()
+	<-s.served
+	s.loops.Wait()
+	return errors.Join(errs...)
+}

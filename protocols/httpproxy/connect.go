@@ -1,0 +1,53 @@
+package httpproxy
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"polyport/internal/target"
+)
+
+// connected is the answer to a CONNECT that stands (RFC 9110 section 9.3.6). It has no fields: a
+// tunnel begins right behind it.
+const connected = "HTTP/1.1 200 Connection established\r\n\r\n"
+
+// connect serves a CONNECT request. One with content was refused when it was read.
+func (c *client) connect(ctx context.Context) (outcome, error) {
+	to, err := target.Parse(string(c.req.Target.Authority))
+	if err != nil {
+		return c.refuse(badRequest(fmt.Errorf("CONNECT names no usable target: %w", err)))
+	}
+	c.s.SetURL(to.String())
+	if r := c.authenticate(ctx); r != nil {
+		return c.refuseTunnel(r)
+	}
+	permit, err := c.s.Authorize(ctx, to)
+	if err != nil {
+		return c.refuseTunnel(forEgress(err))
+	}
+	conn, err := c.s.Dial(ctx, permit)
+	if err != nil {
+		return c.refuseTunnel(forEgress(err))
+	}
+	c.establish()
+	c.s.SetStatus(http.StatusOK)
+	c.wr.each(c.s.Timeouts().Handshake)
+	if _, err := c.stream.Write([]byte(connected)); err != nil {
+		_ = conn.Close() // the client is gone and with it the tunnel
+		return ends, fmt.Errorf("write the answer: %w", err)
+	}
+	c.s.Conn().Unread(c.r.TakeBuffered())
+	c.s.Relay(conn)
+	return handedOver, nil
+}
+
+// refuseTunnel refuses a CONNECT. What has come behind it may be the beginning of
+// the tunnel and must not be read as a request; so the connection goes on only for another
+// try with a password, and only if nothing came.
+func (c *client) refuseTunnel(r *refusal) (outcome, error) {
+	if r.status != http.StatusProxyAuthRequired || c.r.Buffered() > 0 {
+		r.closes = true
+	}
+	return c.refuse(r)
+}

@@ -1,0 +1,61 @@
+// Package httpproxy serves HTTP/1.1 and HTTP/1.0 clients of a forward proxy (RFC
+// 9110, RFC 9112): requests in absolute-form, which are forwarded, and CONNECT,
+// which becomes a tunnel. One handler serves both rows, since a connection that
+// is kept alive may send either. To a browser that opens the port it shows how to set up a client.
+//
+// It only speaks the protocol: the wire belongs to package http1, policy and
+// dialling to package egress. It does not cache, does not look into bodies, never opens
+// TLS and fetches no scheme but http.
+package httpproxy
+
+import (
+	"context"
+	"fmt"
+
+	"polyport/internal/session"
+	"polyport/mux"
+	"polyport/protocols/spec"
+)
+
+// The names of the rows.
+const (
+	rowHTTP    = "http"
+	rowConnect = "connect"
+)
+
+// Options is the [protocols.httpproxy] table. It has no keys.
+type Options struct{}
+
+// handler serves the rows http and connect. It is safe for concurrent use.
+type handler struct {
+	anonymity anonymity
+	pool      *pool
+}
+
+// New makes the rows http and connect.
+func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
+	var o Options
+	if err := decode(&o); err != nil {
+		return nil, err
+	}
+	a, ok := anonymityLevels[or(env.HTTP.Anonymity, "hide-client")]
+	if !ok {
+		return nil, fmt.Errorf("http.anonymity: %q is none of off, hide-client and hide-proxy", env.HTTP.Anonymity)
+	}
+	h := &handler{anonymity: a, pool: newPool(poolOptions{})}
+	return []spec.Row{
+		{Row: mux.Row{Name: rowHTTP, Match: matchHTTP}, Handler: h},
+		{Row: mux.Row{Name: rowConnect, Match: matchConnect}, Handler: h},
+	}, nil
+}
+
+// ServeSession serves one client connection: its exchanges in turn, until one of
+// them ends it or becomes a tunnel.
+func (h *handler) ServeSession(ctx context.Context, s *session.Session) error {
+	c := newClient(h, s)
+	defer c.release()
+	return c.serve(ctx)
+}
+
+// Retire implements session.Retirer: it closes the idle connections to origins.
+func (h *handler) Retire() { h.pool.retire() }

@@ -1,0 +1,69 @@
+package httpproxy
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"polyport/internal/http1"
+)
+
+// origin is a connection to an origin server. It belongs to one exchange, or lies in the pool.
+type origin struct {
+	stream
+	tcp    *net.TCPConn    // the connection where it is a bare one, for splice
+	raw    syscall.RawConn // of tcp
+	peer   netip.AddrPort
+	key    string // of the permit that it was dialled under
+	r      http1.Reader
+	w      http1.Writer
+	reused bool // it has carried an exchange before this one
+	// owned says that NTLM or Negotiate was seen on it: it is authenticated as
+	// one client now and never goes to the pool.
+	owned bool
+
+	idleSince  time.Time // in the pool
+	prev, next *origin   // in the pool, by idleSince
+}
+
+// newOrigin makes an origin of a connection that has just been dialled.
+func newOrigin(conn net.Conn, key string) *origin {
+	o := &origin{stream: stream{conn: conn}, key: key}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		o.tcp = tcp
+		o.raw, _ = tcp.SyscallConn() // an error leaves nil, which stale takes for stale
+	}
+	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		ap := a.AddrPort()
+		o.peer = netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+	}
+	o.r.Reset(&o.stream)
+	o.w.Reset(&o.stream)
+	return o
+}
+
+// close closes the connection and gives its buffers back.
+func (o *origin) close() {
+	_ = o.conn.Close() // nothing of it is wanted any more
+	o.r.Release()
+	o.w.Release()
+}
+
+// abort closes the connection with a reset, so that a request that was cut short
+// cannot look whole. Another goroutine may still be in a Read or Write, which it ends.
+func (o *origin) abort() {
+	if o.tcp != nil {
+		_ = o.tcp.SetLinger(0) // fails only on a closed connection
+	}
+	_ = o.conn.Close()
+}
+
+// stale reports whether the origin has closed the connection, or spoken, while
+// nothing was asked of it.
+func (o *origin) stale() bool {
+	if o.r.Buffered() > 0 || o.raw == nil {
+		return true
+	}
+	return peek(o.raw) != peekQuiet
+}

@@ -1,0 +1,214 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"polyport/acl"
+	"polyport/internal/auth"
+	"polyport/internal/egress"
+	"polyport/internal/http1"
+)
+
+// token is an error token of a Proxy-Status field (RFC 9209 section 2.3); it is
+// also what the record keeps as the reason.
+type token string
+
+// The tokens that this package gives by itself; package egress gives the others.
+const (
+	requestDenied        token = token(egress.RequestDenied)
+	requestError         token = "http_request_error"
+	protocolError        token = "http_protocol_error"
+	responseIncomplete   token = "http_response_incomplete"
+	responseTimeout      token = "http_response_timeout"
+	responseTransfer     token = "http_response_transfer_coding"
+	upgradeFailed        token = "http_upgrade_failed"
+	readTimeout          token = "connection_read_timeout"
+	connectionTerminated token = token(egress.ConnectionTerminated)
+	internalError        token = token(egress.InternalError)
+)
+
+// refusal is an answer of our own: what the client is told, and what the record keeps.
+type refusal struct {
+	status int
+	reason token // "" for an answer that is no failure of ours to forward
+	// says is the sentence for the person at the client. It never holds bytes of the
+	// request; what the error page adds of them is escaped there.
+	says string
+	// retryAfter is the Retry-After field in whole seconds, rounded up; 0 is none.
+	retryAfter time.Duration
+	allow      string // the Allow field of a 405
+	closes     bool   // the connection ends with this answer
+	err        error  // the cause, for the record
+	// egress is set where policy or the network said no: the page shows the
+	// target and, on a loopback listener, the rule that would admit it.
+	egress *egress.Error
+}
+
+// Error implements error, for the record.
+func (r *refusal) Error() string {
+	if r.err != nil {
+		return r.err.Error()
+	}
+	return r.says
+}
+
+// Unwrap returns the cause.
+func (r *refusal) Unwrap() error { return r.err }
+
+// badRequest is the 400 for a request whose syntax or meaning is wrong. The
+// connection ends with it.
+func badRequest(err error) *refusal {
+	return &refusal{status: http.StatusBadRequest, reason: requestError, says: sentence(err), err: err, closes: true}
+}
+
+// challenged is the 407: a user is required, or the credentials were wrong.
+func challenged(err error) *refusal {
+	return &refusal{
+		status: http.StatusProxyAuthRequired, reason: requestDenied, err: err,
+		says: "This proxy wants a user name and password.",
+	}
+}
+
+// forEgress maps what Authorize and Dial said to an answer. It is pure.
+func forEgress(err error) *refusal {
+	var e *egress.Error
+	if !errors.As(err, &e) {
+		return &refusal{
+			status: http.StatusInternalServerError, reason: internalError, err: err,
+			says: "The proxy could not handle this request.",
+		}
+	}
+	if e.Decision.Action == acl.Challenge && errors.Is(err, egress.ErrChallenge) {
+		return challenged(err)
+	}
+	status, says := egressAnswer(e.Reason)
+	return &refusal{status: status, reason: token(e.Reason), says: says, err: err, egress: e}
+}
+
+// egressAnswer is the table from a reason of package egress to a status and a sentence.
+func egressAnswer(r egress.Reason) (status int, says string) {
+	switch r {
+	case egress.RequestDenied:
+		return http.StatusForbidden, "The rules of this proxy do not allow this request."
+	case egress.DestinationProhibited:
+		return http.StatusForbidden, "The target lies in a private or special-purpose address range, which this proxy does not reach unless a rule names that range."
+	case egress.LoopDetected:
+		return http.StatusForbidden, "The target is this proxy itself."
+	case egress.DNSTimeout:
+		return http.StatusGatewayTimeout, "The name server did not answer in time."
+	case egress.DNSError:
+		return http.StatusBadGateway, "The name of the target could not be resolved. Check its spelling."
+	case egress.ConnectionTimeout:
+		return http.StatusGatewayTimeout, "The target did not answer in time."
+	case egress.ConnectionRefused:
+		return http.StatusBadGateway, "The target refused the connection: nothing listens on that port."
+	case egress.ConnectionTerminated:
+		return http.StatusBadGateway, "The target closed the connection before it answered."
+	case egress.DestinationUnroutable:
+		return http.StatusBadGateway, "There is no route to the target."
+	case egress.DestinationUnavailable:
+		return http.StatusServiceUnavailable, "The target cannot be reached at the moment."
+	case egress.LimitReached:
+		return http.StatusServiceUnavailable, "This proxy cannot open more connections at the moment."
+	case egress.InternalError:
+		return http.StatusInternalServerError, "The proxy could not handle this request."
+	}
+	return http.StatusBadGateway, "The target cannot be reached."
+}
+
+// originRefusal maps what went wrong between us and an origin that was reached to an
+// answer. It is pure.
+func originRefusal(err error) *refusal {
+	r := &refusal{status: http.StatusBadGateway, err: err}
+	var malformed *http1.ParseError
+	switch {
+	case errors.Is(err, errSwitched):
+		r.reason, r.says = upgradeFailed, "The target switched to a protocol that it was not asked for."
+	case errors.As(err, &malformed):
+		r.reason, r.says = protocolError, "The target answered with what is not valid HTTP."
+	case errors.Is(err, errProxyChallenge):
+		r.reason, r.says = protocolError, "The target asked for a proxy password, which no web server may."
+	case errors.Is(err, http1.ErrInvalidHead), errors.Is(err, http1.ErrWriteOrder):
+		r.status, r.reason, r.says = http.StatusInternalServerError, internalError, "The proxy could not handle this request."
+	case errors.Is(err, context.Canceled):
+		r.status, r.reason, r.says = http.StatusServiceUnavailable, connectionTerminated, "This proxy is shutting down."
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		r.status, r.reason, r.says = http.StatusGatewayTimeout, responseTimeout, "The target did not answer in time."
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		r.reason, r.says = responseIncomplete, "The target closed the connection in the middle of its answer."
+	default:
+		r.reason, r.says = connectionTerminated, "The target closed the connection before it answered."
+	}
+	return r
+}
+
+// isClosed reports whether err says that the peer has ended the connection.
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// forAuth maps what Authenticate said to an answer. now turns the end of a ban
+// into seconds. A lockout is 429 (RFC 6585 section 4) and not 407, so that
+// clients stop asking for a password that would not be looked at; a full hasher is 503.
+func forAuth(err error, now time.Time) *refusal {
+	var locked *auth.LockedOutError
+	switch {
+	case errors.As(err, &locked):
+		return &refusal{
+			status: http.StatusTooManyRequests, reason: requestDenied, err: err, retryAfter: max(locked.Until.Sub(now), time.Second),
+			says: "Too many wrong passwords came from this address. Wait before you try again.",
+		}
+	case errors.Is(err, auth.ErrLockedOut):
+		return &refusal{
+			status: http.StatusTooManyRequests, reason: requestDenied, err: err, retryAfter: time.Minute,
+			says: "Too many wrong passwords came from this address. Wait before you try again.",
+		}
+	case errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return &refusal{
+			status: http.StatusServiceUnavailable, reason: internalError, err: err, retryAfter: time.Second,
+			says: "The proxy is checking too many passwords at once. Try again in a moment.",
+		}
+	}
+	return challenged(err)
+}
+
+// sentence makes an error of ours a sentence for a page.
+func sentence(err error) string {
+	s := err.Error()
+	if s == "" {
+		return "The request is malformed."
+	}
+	if c := s[0]; c >= 'a' && c <= 'z' {
+		s = string(c-'a'+'A') + s[1:]
+	}
+	return s + "."
+}
+
+// ruleFor is the [[rule]] table that would admit what e refused; "" where none would.
+func ruleFor(e *egress.Error) string {
+	switch e.Reason {
+	case egress.RequestDenied, egress.DestinationProhibited:
+	default:
+		return ""
+	}
+	name := e.Target.Host()
+	if e.Reason == egress.DestinationProhibited {
+		addr, ok := e.Target.Addr()
+		if e.Address.IsValid() {
+			addr, ok = e.Address.Addr(), true
+		}
+		if !ok {
+			return ""
+		}
+		name = netip.PrefixFrom(addr, addr.BitLen()).String()
+	}
+	return fmt.Sprintf("[[rule]]\naction = \"allow\"\ntarget = [%q]\nport   = [\"%d\"]\n", name, e.Target.Port())
+}

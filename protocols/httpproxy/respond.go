@@ -1,0 +1,170 @@
+package httpproxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"polyport/internal/http1"
+)
+
+// Faults of an origin that are found here and not on the wire.
+var (
+	errProxyChallenge = errors.New("the origin asked for credentials of a proxy (407), which only a proxy may")
+	errSwitched       = errors.New("the origin switched to a protocol that it was not asked for")
+)
+
+// respond passes the final response of o on, whose head is in c.resp.
+func (c *client) respond(o *origin) (outcome, error) {
+	switch c.resp.Status {
+	case http.StatusSwitchingProtocols:
+		return c.switchProtocols(o)
+	case http.StatusProxyAuthRequired:
+		return c.fail(o, errProxyChallenge)
+	}
+	c.s.Responded()
+	c.s.SetStatus(c.resp.Status)
+	c.t.answering = true
+	o.owned = o.owned || bindsConnection(&c.resp.Fields, "WWW-Authenticate")
+	f := c.resp.Framing.ForReceiver(c.req.Minor)
+	keep := !c.req.Close && f.Kind != http1.UntilClose && !c.s.Draining()
+	if u := c.t.upload; u != nil && !u.isDone(lastByteGrace) {
+		keep = false // nobody knows whether the client will send the rest
+	}
+	if err := c.passResponse(o, f, keep); err != nil {
+		return c.breakOff(o, f, err)
+	}
+	u, running := c.t.upload, c.stopUpload()
+	whole := !running && (u == nil || u.err == nil)
+	c.settle(o, whole)
+	if keep && whole {
+		return goesOn, nil
+	}
+	return ends, nil
+}
+
+// passResponse writes the response in c.resp to the client, framed as f.
+func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
+	idle := c.s.Timeouts().Idle
+	c.wr.each(idle)
+	o.rd.each(idle)
+	offered := ""
+	if c.resp.Status == http.StatusUpgradeRequired {
+		offered = upgradeWish(c.resp.Fields.Get("Upgrade"))
+	}
+	w := &c.w
+	w.BeginForwardResponse(&c.resp)
+	c.resp.Strip()
+	w.Fields(&c.resp.Fields)
+	if c.h.anonymity != hideProxy {
+		w.Field("Via", via(c.resp.Minor))
+	}
+	switch {
+	case offered != "" && keep:
+		w.Field("Upgrade", offered)
+		w.Field("Connection", "Upgrade")
+	case offered != "":
+		w.Field("Upgrade", offered)
+		w.Field("Connection", "close, Upgrade")
+	case !keep:
+		w.Field("Connection", "close")
+	}
+	if err := w.EndHead(f); err != nil {
+		return err
+	}
+	if c.resp.Framing.Empty() {
+		return w.EndBody(nil)
+	}
+	_, err := http1.CopyBody(w, &o.r, http1.CopyOptions{
+		Splice: func(n int64) (int64, error) {
+			to, ok := c.RawTCP()
+			if !ok || o.tcp == nil {
+				return 0, nil
+			}
+			return splice(&c.stream, to, &o.stream, o.tcp, n, nil)
+		},
+	})
+	return err
+}
+
+// breakOff ends an exchange whose response could not be passed on whole, in a way that
+// the client sees.
+func (c *client) breakOff(o *origin, f http1.Framing, err error) (outcome, error) {
+	u := c.t.upload
+	running := c.stopUpload()
+	o.close()
+	switch {
+	case isWriteError(err):
+		return ends, fmt.Errorf("pass the response on: %w", err)
+	case f.Kind == http1.UntilClose:
+		c.abort() // a plain close would say that this was all
+	}
+	if u != nil && !running && u.err != nil && !isWriteError(u.err) {
+		return ends, fmt.Errorf("read the body of the request: %w", u.err)
+	}
+	c.s.SetReason(string(bodyReason(err)))
+	return ends, fmt.Errorf("read the response: %w", err)
+}
+
+// bodyReason is the token for a response whose body could not be read whole.
+func bodyReason(err error) token {
+	var malformed *http1.ParseError
+	switch {
+	case errors.As(err, &malformed):
+		return responseTransfer
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return readTimeout
+	}
+	return responseIncomplete
+}
+
+// switchProtocols passes a 101 on and joins both sides into a tunnel. What the
+// origin sent behind its 101 goes to the client first; what the client sent behind its
+// request is given back to the connection.
+func (c *client) switchProtocols(o *origin) (outcome, error) {
+	protocol := c.resp.Upgrade()
+	if c.t.upgrade == "" || !wished(c.t.upgrade, protocol) {
+		return c.fail(o, errSwitched)
+	}
+	c.s.SetStatus(c.resp.Status)
+	c.wr.each(c.s.Timeouts().Handshake)
+	written := c.w.Count()
+	if err := c.passSwitch(string(protocol)); err != nil {
+		o.close()
+		return ends, fmt.Errorf("pass the 101 on: %w", err)
+	}
+	early := o.r.TakeBuffered()
+	if len(early) > 0 {
+		if _, err := c.stream.Write(early); err != nil {
+			o.close()
+			return ends, fmt.Errorf("pass on what came behind the 101: %w", err)
+		}
+	}
+	if err := o.conn.SetDeadline(time.Time{}); err != nil {
+		o.close()
+		return ends, fmt.Errorf("begin the tunnel: %w", err)
+	}
+	c.s.AddBytes(c.r.Count()-c.t.read, c.w.Count()-written+int64(len(early)))
+	c.s.Conn().Unread(c.r.TakeBuffered())
+	c.s.Relay(o.conn)
+	return handedOver, nil
+}
+
+// passSwitch writes the 101 in c.resp to the client.
+func (c *client) passSwitch(protocol string) error {
+	w := &c.w
+	w.BeginForwardResponse(&c.resp)
+	c.resp.Strip()
+	w.Fields(&c.resp.Fields)
+	if c.h.anonymity != hideProxy {
+		w.Field("Via", via(c.resp.Minor))
+	}
+	w.Field("Upgrade", protocol)
+	w.Field("Connection", "Upgrade")
+	if err := w.EndHead(http1.Framing{}); err != nil {
+		return err
+	}
+	return w.EndBody(nil)
+}

@@ -1,0 +1,225 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"polyport/internal/egress"
+	"polyport/internal/http1"
+)
+
+// transfer is what must be known of a request that is forwarded once its fields
+// are gone, and how far the exchange has come.
+type transfer struct {
+	ctx      context.Context // that of ServeSession, for the length of the exchange
+	read     int64           // the client's Count before the request
+	permit   *egress.Permit
+	key      string // of permit
+	upgrade  string // the protocols to ask for; "" for none
+	trailers bool   // the client said "TE: trailers"
+	forwards int    // Max-Forwards as it came; negative for none
+	html     bool   // the client likes HTML
+	binds    bool   // the request authenticates the connection
+
+	origin    *origin
+	upload    *upload // nil unless the body goes out beside the answer
+	heard     bool    // some of an answer has come
+	answering bool    // the final response is on its way to the client
+	halfShut  time.Time
+	unwatch   func() bool
+}
+
+// send forwards the request and passes the answer on. A connection that had been idle
+// may have died unseen: then the request goes out once more on a new one, if it
+// may be repeated (RFC 9110 section 9.2.2).
+func (c *client) send() (outcome, error) {
+	defer c.stopWatching()
+	o := c.reuse()
+	for {
+		if o == nil {
+			var err error
+			if o, err = c.dial(); err != nil {
+				return c.refuse(forEgress(err))
+			}
+		}
+		c.t.origin = o
+		err := c.ask(o)
+		if err == nil {
+			return c.respond(o)
+		}
+		if !c.repeatable(o, err) {
+			return c.fail(o, err)
+		}
+		o.close()
+		o = nil
+	}
+}
+
+// reuse returns an idle connection for the request; nil if there is none. A request
+// that could not be repeated takes only one that was in use a moment ago.
+func (c *client) reuse() *origin {
+	o := c.takeOwned()
+	if o == nil {
+		var maxIdle time.Duration
+		if !c.idempotent() {
+			maxIdle = freshFor
+		}
+		o = c.h.pool.get(c.t.permit, c.t.key, maxIdle)
+	}
+	if o != nil {
+		c.s.SetAddress(o.peer)
+	}
+	return o
+}
+
+// freshFor is how long a connection may have been idle for a request that cannot
+// be repeated. No common origin closes sooner.
+const freshFor = 2 * time.Second
+
+// takeOwned returns the connection that is authenticated as this client, if
+// the request goes the same way.
+func (c *client) takeOwned() *origin {
+	o := c.owned
+	if o == nil || o.key != c.t.key {
+		return nil
+	}
+	c.owned = nil
+	if !c.t.permit.Covers(o.peer) || c.s.Identity().Name != c.ownedBy || o.stale() {
+		o.close()
+		return nil
+	}
+	return o
+}
+
+// dial opens a new connection to the origin.
+func (c *client) dial() (*origin, error) {
+	conn, err := c.s.Dial(c.t.ctx, c.t.permit)
+	if err != nil {
+		return nil, err
+	}
+	return newOrigin(conn, c.t.key), nil
+}
+
+// idempotent reports whether the request may be sent twice: the method is
+// idempotent (RFC 9110 section 9.2.2) and there is no body, of which nothing is kept.
+func (c *client) idempotent() bool {
+	if !c.req.Framing.Empty() {
+		return false
+	}
+	switch c.req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}
+
+// repeatable reports whether a request that failed on o may be sent once more on another.
+func (c *client) repeatable(o *origin, err error) bool {
+	return o.reused && !o.owned && !c.t.heard && c.idempotent() && isClosed(err) && c.t.ctx.Err() == nil
+}
+
+// ask sends the request to o and reads until the head of the final response is there.
+func (c *client) ask(o *origin) error {
+	idle := c.s.Timeouts().Idle
+	o.wr.each(idle)
+	o.watcher = c
+	o.owned = o.owned || c.t.binds
+	if err := c.writeHead(o); err != nil {
+		return err
+	}
+	wrote := c.sendBody(o)
+	o.rd.total(idle)
+	if err := c.readHead(o); err != nil {
+		// An origin may answer and close before it has read everything, so a failed
+		// write is not the end as long as there is something to read.
+		return errors.Join(err, wrote)
+	}
+	return nil
+}
+
+// readHead reads responses from o until the final one, passing on the interim ones.
+func (c *client) readHead(o *origin) error {
+	for {
+		if err := o.r.ReadResponse(&c.resp, c.req.Method); err != nil {
+			c.t.heard = c.t.heard || o.r.Buffered() > 0
+			return fmt.Errorf("read the response: %w", err)
+		}
+		c.t.heard = true
+		if !c.resp.Interim() {
+			return nil
+		}
+		if c.req.Minor == 0 {
+			continue // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2)
+		}
+		if err := c.passInterim(); err != nil {
+			return fmt.Errorf("%w: %w", errClientGone, err)
+		}
+	}
+}
+
+// passInterim passes a 1xx response on at once.
+func (c *client) passInterim() error {
+	c.wr.each(c.s.Timeouts().Idle)
+	c.w.BeginForwardResponse(&c.resp)
+	c.resp.Strip()
+	c.w.Fields(&c.resp.Fields)
+	if err := c.w.EndHead(http1.Framing{}); err != nil {
+		return err
+	}
+	return c.w.EndBody(nil)
+}
+
+// fail answers a request that o has not answered.
+func (c *client) fail(o *origin, err error) (outcome, error) {
+	u := c.t.upload
+	running := c.stopUpload()
+	o.close()
+	if errors.Is(err, errClientGone) {
+		return ends, err
+	}
+	r := originRefusal(err)
+	if u != nil {
+		if !running && u.err != nil && !isWriteError(u.err) {
+			return c.failBody(u.err)
+		}
+		r.closes = true // some of the body may be unread
+	}
+	return c.refuse(r)
+}
+
+// failBody answers a request whose body could not be read.
+func (c *client) failBody(err error) (outcome, error) {
+	var malformed *http1.ParseError
+	if errors.As(err, &malformed) {
+		return c.refuse(badRequest(err))
+	}
+	return ends, fmt.Errorf("read the body of the request: %w", err)
+}
+
+// settle decides what becomes of o after an exchange. whole says that the request and
+// the response came to their ends.
+func (c *client) settle(o *origin, whole bool) {
+	o.watcher = nil
+	switch {
+	case !whole || c.resp.Close || o.r.Buffered() > 0:
+		o.close()
+	case o.owned:
+		c.dropOwned()
+		o.reused = true
+		o.r.Release()
+		c.owned, c.ownedBy = o, c.s.Identity().Name
+	default:
+		c.h.pool.put(o)
+	}
+}
+
+// dropOwned closes the connection that is authenticated as this client.
+func (c *client) dropOwned() {
+	if c.owned != nil {
+		c.owned.close()
+		c.owned = nil
+	}
+}

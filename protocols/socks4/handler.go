@@ -1,0 +1,138 @@
+package socks4
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"polyport/internal/egress"
+	"polyport/internal/session"
+	"polyport/internal/socks"
+	"polyport/internal/target"
+	"polyport/mux"
+)
+
+// conversation is what the handler needs of a *session.Session.
+type conversation interface {
+	Conn() *mux.Conn
+	Timeouts() session.Timeouts
+	SetVersion(string)
+	SetMethod(string)
+	SetUserID(string)
+	SetStatus(int)
+	SetReason(string)
+	Authorize(context.Context, target.Target) (*egress.Permit, error)
+	Established()
+	Dial(context.Context, *egress.Permit) (net.Conn, error)
+	Relay(target net.Conn)
+}
+
+// serve speaks the protocol: one request, one reply.
+func serve(ctx context.Context, s conversation) error {
+	req, err := read(s)
+	if err != nil {
+		return refuse(s, err)
+	}
+	conn, err := open(ctx, s, req)
+	if err != nil {
+		return refuse(s, err)
+	}
+	s.SetStatus(int(socks.Granted))
+	if err := answer(s, socks.Reply4{Code: socks.Granted, Bound: socks.Bound(conn)}); err != nil {
+		_ = conn.Close()
+		return err
+	}
+	s.Relay(conn)
+	return nil
+}
+
+// read reads the request. Data that the client sent ahead goes back to the connection.
+func read(s conversation) (socks.Request4, error) {
+	s.SetVersion("SOCKS4")
+	c := s.Conn()
+	r := socks.NewReader(c)
+	req, err := socks.Read(r, socks.ParseRequest4)
+	c.Unread(r.Rest())
+	r.Release()
+	if err != nil {
+		return req, fmt.Errorf("read the SOCKS4 request: %w", err)
+	}
+	if req.Target.Name != "" {
+		s.SetVersion("SOCKS4a")
+	}
+	s.SetUserID(req.UserID)
+	s.SetMethod(req.Command.String())
+	return req, nil
+}
+
+// open authorizes and dials.
+func open(ctx context.Context, s conversation, req socks.Request4) (net.Conn, error) {
+	if req.Command != socks.Connect {
+		return nil, &refusal{socks.Rejected, requestError,
+			fmt.Errorf("the client asked for the SOCKS4 command %v to %q; only CONNECT is served", req.Command, req.Target)}
+	}
+	t, err := destination(req.Target)
+	if err != nil {
+		return nil, &refusal{socks.Rejected, requestError, fmt.Errorf("the SOCKS4 request cannot be followed: %w", err)}
+	}
+	permit, err := s.Authorize(ctx, t)
+	if err != nil {
+		code := codeFor(err)
+		if code == socks.WrongIdentity {
+			err = fmt.Errorf("SOCKS4 carries no password; use SOCKS5, or a rule with anonymous = true: %w", err)
+		}
+		return nil, &refusal{code, "", err}
+	}
+	// Dialling may take longer than a handshake, and who waits for a target that
+	// he may reach is not to be evicted by a flood of half-open connections.
+	s.Established()
+	conn, err := s.Dial(ctx, permit)
+	if err != nil {
+		return nil, &refusal{codeFor(err), "", err}
+	}
+	return conn, nil
+}
+
+// destination normalises DSTIP or the name, and DSTPORT; a name may turn out to be an address.
+func destination(a socks.Address) (target.Target, error) {
+	if a.IP.IsValid() && a.Port != 0 {
+		return target.FromAddrPort(netip.AddrPortFrom(a.IP, a.Port)), nil
+	}
+	host := a.Name
+	if a.IP.IsValid() {
+		host = a.IP.String()
+	}
+	return target.New(host, a.Port)
+}
+
+// answer writes the reply in one piece, within a deadline of its own: that of the
+// handshake may have passed while the name was resolved or the target dialled.
+func answer(s conversation, r socks.Reply4) error {
+	c := s.Conn()
+	_ = c.SetWriteDeadline(time.Now().Add(s.Timeouts().Handshake)) // fails only where Write will
+	if _, err := c.Write(socks.AppendReply4(make([]byte, 0, 8), r)); err != nil {
+		return fmt.Errorf("write the SOCKS4 reply: %w", err)
+	}
+	return nil
+}
+
+// refuse gives the client the answer to err, if there is one, and notes it. A
+// client that has gone away, or whose request is malformed, gets none.
+func refuse(s conversation, err error) error {
+	var r *refusal
+	if !errors.As(err, &r) {
+		s.SetReason(reasonFor(err))
+		return err
+	}
+	s.SetStatus(int(r.code))
+	if r.reason != "" {
+		s.SetReason(r.reason)
+	}
+	if werr := answer(s, socks.Reply4{Code: r.code}); werr != nil {
+		return errors.Join(err, werr)
+	}
+	return err
+}

@@ -1,0 +1,42 @@
+// Package spec is the form in which a protocol folder offers itself to the protocol
+// table. It exists so that the table can import the folders and
+// the folders can name these types without a cycle.
+package spec
+
+import (
+	"polyport/internal/session"
+	"polyport/internal/upstream"
+	"polyport/mux"
+)
+
+// Spec is one line of the protocol table.
+type Spec struct {
+	// Name is the folder's name and that of its [protocols.NAME] table.
+	Name string
+	// New makes the folder's rows from its configuration. decode fills a pointer to the folder's own
+	// Options from [protocols.NAME]; it leaves them as they are when the file has no such table. The error lists
+	// every fault, each beginning with its key, such as "route.git.backend: ...".
+	New func(env Env, decode func(into any) error) ([]Row, error)
+}
+
+// Row is one line of what the port serves.
+type Row struct {
+	mux.Row
+	Handler session.Handler
+}
+
+// Env is what a handler may need from the daemon. It is immutable.
+type Env struct {
+	// Backend finds a [backend.NAME] table.
+	Backend func(name string) (*upstream.Backend, bool)
+	// SilentTo is the backend of clients that send nothing; "" is none.
+	SilentTo string
+	// HTTP is the [http] table.
+	HTTP HTTP
+}
+
+// HTTP is what the [http] table says.
+type HTTP struct {
+	// Anonymity is "off", "hide-client" or "hide-proxy" as config.example.toml explains. "" is "hide-client".
+	Anonymity string
+}

@@ -1,0 +1,98 @@
+package tls
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+
+	"polyport/internal/egress"
+	"polyport/internal/target"
+	"polyport/internal/upstream"
+	"polyport/mux"
+	"polyport/protocols/spec"
+)
+
+// wire is a client that has sent its bytes already, and keeps what it gets.
+type wire struct {
+	net.Conn
+	in  io.Reader
+	out bytes.Buffer
+}
+
+func (w *wire) Read(b []byte) (int, error)  { return w.in.Read(b) }
+func (w *wire) Write(b []byte) (int, error) { return w.out.Write(b) }
+func (w *wire) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
+func (w *wire) LocalAddr() net.Addr         { return &net.TCPAddr{} }
+
+// fake is a session that answers as it is told and keeps what it was asked.
+type fake struct {
+	conn         *mux.Conn
+	authorizeErr error
+	dialErr      error
+
+	asked   string // "target" or "target -> backend", as Authorize saw it
+	version string
+	reason  string
+	relayed net.Conn
+}
+
+func (f *fake) Conn() *mux.Conn         { return f.conn }
+func (f *fake) SetVersion(v string)     { f.version = v }
+func (f *fake) SetReason(reason string) { f.reason = reason }
+func (f *fake) Relay(target net.Conn)   { f.relayed = target }
+
+func (f *fake) Authorize(_ context.Context, t target.Target) (*egress.Permit, error) {
+	f.asked = t.String()
+	return &egress.Permit{}, f.authorizeErr
+}
+
+func (f *fake) AuthorizeBackend(_ context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
+	f.asked = t.String() + " -> " + b.Name
+	return &egress.Permit{}, f.authorizeErr
+}
+
+func (f *fake) Dial(context.Context, *egress.Permit) (net.Conn, error) {
+	if f.asked == "" {
+		return nil, errors.New("dialled without having asked")
+	}
+	if f.dialErr != nil {
+		return nil, f.dialErr
+	}
+	return server, nil
+}
+
+// server stands for every connection that fakes dial.
+var server net.Conn = &wire{}
+
+// backends is an Env that knows the backends of these names.
+func backends(names ...string) spec.Env {
+	known := map[string]*upstream.Backend{}
+	for _, name := range names {
+		known[name] = &upstream.Backend{Name: name, Servers: []string{"127.0.0.1:1"}}
+	}
+	return spec.Env{Backend: func(name string) (*upstream.Backend, bool) {
+		b, ok := known[name]
+		return b, ok
+	}}
+}
+
+// decoded is a decode function that gives these options.
+func decoded(o Options) func(any) error {
+	return func(into any) error {
+		*into.(*Options) = o
+		return nil
+	}
+}
+
+// newHandler makes the handler of these options.
+func newHandler(t *testing.T, o Options) *handler {
+	t.Helper()
+	rows, err := New(backends("one", "two", "three"), decoded(o))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows[0].Handler.(*handler)
+}

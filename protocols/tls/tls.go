@@ -1,0 +1,46 @@
+// Package tls passes TLS connections through, undecrypted, by what their
+// ClientHello says in the clear: the server name (RFC 6066 section 3) and the
+// application protocols (RFC 7301). A route hands them to a backend; with dial_sni the name
+// itself is dialled. It holds no key and checks no certificate: the name is the client's word, good for choosing
+// a way and never for knowing who somebody is. Policy and dialling belong to package egress.
+package tls
+
+import (
+	"polyport/mux"
+	"polyport/protocols/spec"
+)
+
+// Name is the row of the protocol table.
+const Name = "tls"
+
+// New makes the row. With neither routes nor dial_sni it refuses every client
+// in its own protocol, which says more than a closed connection.
+func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
+	var o Options
+	if err := decode(&o); err != nil {
+		return nil, err
+	}
+	routes, err := o.routes(env.Backend)
+	if err != nil {
+		return nil, err
+	}
+	return []spec.Row{{
+		Row:     mux.Row{Name: Name, Match: match},
+		Handler: &handler{routes: routes, dialSNI: o.DialSNI},
+	}}, nil
+}
+
+// match knows a handshake record of SSL 3.0 or any TLS by its ContentType 22 and
+// the major version 3 (RFC 8446 section 5.1). What follows is the handler's to
+// judge, so that a broken hello gets an alert.
+func match(prefix []byte) mux.Verdict {
+	switch {
+	case prefix[0] != 0x16:
+		return mux.NoMatch
+	case len(prefix) < 2:
+		return mux.NeedMore
+	case prefix[1] != 0x03:
+		return mux.NoMatch
+	}
+	return mux.Match
+}
