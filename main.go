@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -76,26 +78,46 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Usage: "one port for every kind of proxy client",
 		Description: "Without a command polyport serves. Without a file it listens on 127.0.0.1:7659 and\n" +
 			"lets this machine alone reach public addresses.",
-		Version:                daemon.Version(),
-		HideVersion:            true, // there is a command for it
-		Flags:                  serveFlags(),
-		Action:                 c.serve,
-		Commands:               c.all(),
-		Reader:                 stdin,
-		Writer:                 stdout,
-		ErrWriter:              stderr,
-		EnableBashCompletion:   true,
-		UseShortOptionHandling: true,
-		Suggest:                true,
-		ExitErrHandler:         func(*cli.Context, error) {}, // run maps errors to exit codes
-		OnUsageError:           onUsageError,
-		CommandNotFound:        nil,
+		Version:              daemon.Version(),
+		HideVersion:          true, // there is a command for it
+		Flags:                serveFlags(),
+		Action:               c.serve,
+		Commands:             c.all(),
+		Reader:               stdin,
+		Writer:               stdout,
+		ErrWriter:            stderr,
+		EnableBashCompletion: true,
+		ExitErrHandler:       func(*cli.Context, error) {}, // run maps errors to exit codes
+		OnUsageError:         onUsageError,
+		CommandNotFound:      nil,
 	}
 }
 
 // onUsageError keeps cli from printing the whole help for one misspelt flag.
 func onUsageError(c *cli.Context, err error, _ bool) error {
-	return usagef("%w. See 'polyport %s --help'", err, c.Command.Name)
+	const unknown = "flag provided but not defined: -"
+	if flag, ok := strings.CutPrefix(err.Error(), unknown); ok {
+		err = fmt.Errorf("there is no flag --%s%s", strings.TrimLeft(flag, "-"), didYouMean(flag, cli.SuggestFlag(c.Command.Flags, flag, false)))
+	}
+	return usagef("%w. See '%s --help'", err, c.Command.HelpName)
+}
+
+// noCommand is the error for a word that is no command of c.
+func noCommand(c *cli.Context) error {
+	word := c.Args().First()
+	hint := cli.SuggestCommand(c.Command.Subcommands, word) // a sentence with the nearest one in quotes
+	if parts := strings.Split(hint, `"`); len(parts) == 3 {
+		hint = didYouMean(word, parts[1])
+	}
+	return usagef("there is no command %q%s. See '%s --help'", word, hint, c.Command.HelpName)
+}
+
+// didYouMean proposes the word that cli finds nearest, unless it is far: cli always finds one.
+func didYouMean(word, nearest string) string {
+	if n := strings.TrimLeft(nearest, "-"); word == "" || n == "" || n[0] != word[0] {
+		return ""
+	}
+	return " (did you mean " + nearest + "?)"
 }
 
 // commands holds what all commands read from and write to.
@@ -128,15 +150,18 @@ func serveFlags() []cli.Flag {
 		&cli.StringFlag{Name: "htpasswd", Usage: "require users, from `FILE` (see 'polyport user add')", EnvVars: []string{"POLYPORT_HTPASSWD"}, TakesFile: true},
 		&cli.StringSliceFlag{Name: "allow-client", Usage: "let clients of `PREFIX` use the gateway", EnvVars: []string{"POLYPORT_ALLOW_CLIENT"}},
 		&cli.StringSliceFlag{Name: "allow-target", Usage: "let the allowed clients reach `TARGET`: a name, a pattern or a prefix", EnvVars: []string{"POLYPORT_ALLOW_TARGET"}},
-		&cli.BoolFlag{Name: "allow-open-proxy", Usage: "start although anyone on the network could use the gateway", EnvVars: []string{"POLYPORT_ALLOW_OPEN_PROXY"}},
+		&cli.BoolFlag{Name: "allow-open-proxy", Usage: "start although anyone on the network could use the gateway", DisableDefaultText: true, EnvVars: []string{"POLYPORT_ALLOW_OPEN_PROXY"}},
 	}
 }
 
 func noArguments(ctx *cli.Context) error {
-	if ctx.Args().Present() {
-		return usagef("there is no command %q. See 'polyport --help'", ctx.Args().First())
+	switch {
+	case !ctx.Args().Present():
+		return nil
+	case ctx.Command.HelpName == ctx.App.Name:
+		return noCommand(ctx)
 	}
-	return nil
+	return usagef("%q has no place here. See '%s --help'", ctx.Args().First(), ctx.Command.HelpName)
 }
 
 func (c *commands) daemonOptions(ctx *cli.Context) daemon.Options {
@@ -255,8 +280,10 @@ func (c *commands) doctorCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},
-			&cli.DurationFlag{Name: "timeout", Usage: "for each row", Value: doctor.DefaultTimeout},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is wrong"},
+			&cli.StringFlag{Name: "tls-name", Usage: "send the server `NAME` (SNI) to the row tls, which must pass it on"},
+			&cli.StringSliceFlag{Name: "row", Usage: "check only this `ROW`, where the listener does not serve all of them"},
+			&cli.DurationFlag{Name: "timeout", Usage: "wait up to `DURATION` for each row", Value: doctor.DefaultTimeout},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is wrong", DisableDefaultText: true},
 		},
 		Action: c.doctor,
 	}
@@ -275,6 +302,8 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		User:     ctx.String("user"),
 		Password: os.Getenv("POLYPORT_PASSWORD"),
 		Target:   ctx.String("target"),
+		TLSName:  ctx.String("tls-name"),
+		Rows:     ctx.StringSlice("row"),
 		Timeout:  ctx.Duration("timeout"),
 	})
 	if healthy := doctor.Print(c.stdout, checks, ctx.Bool("quiet")); !healthy {
@@ -297,7 +326,13 @@ func (c *commands) userCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name: "user", Usage: "edit the htpasswd file", Subcommands: sub,
-		Action: func(*cli.Context) error { return usagef("user takes add, remove or list. See 'polyport user --help'") },
+		UsageText: "polyport user add|remove|list [command options] [NAME]",
+		Action: func(ctx *cli.Context) error {
+			if ctx.Args().Present() {
+				return noCommand(ctx)
+			}
+			return usagef("user takes add, remove or list. See 'polyport user --help'")
+		},
 	}
 }
 
@@ -386,6 +421,9 @@ func (c *commands) completionCommand() *cli.Command {
 		Usage:       "print the completion script of a shell",
 		ArgsUsage:   "bash|zsh|fish",
 		Description: "For example: source <(polyport completion bash)",
+		BashComplete: func(*cli.Context) {
+			fmt.Fprintln(c.stdout, strings.Join(slices.Sorted(maps.Keys(completionScripts)), "\n"))
+		},
 		Action: func(ctx *cli.Context) error {
 			script, ok := completionScripts[ctx.Args().First()]
 			if !ok || ctx.NArg() != 1 {
@@ -400,19 +438,39 @@ func (c *commands) completionCommand() *cli.Command {
 // completionScripts ask polyport itself, so they never go stale.
 var completionScripts = map[string]string{
 	"bash": `_polyport() {
-  local IFS=$'\n'
-  COMPREPLY=($(compgen -W "$("${COMP_WORDS[@]:0:$COMP_CWORD}" --generate-bash-completion 2>/dev/null)" -- "${COMP_WORDS[$COMP_CWORD]}"))
+  local IFS=$'\n' word="${COMP_WORDS[$COMP_CWORD]}" words=("${COMP_WORDS[@]:0:$COMP_CWORD}")
+  if [[ $word == -* ]]; then
+    words+=("$word")
+  elif [[ ${COMP_WORDS[COMP_CWORD-1]} == -* ]]; then # the value of a flag: a file, perhaps
+    return
+  fi
+  COMPREPLY=($(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$word"))
 }
 complete -o bashdefault -o default -F _polyport polyport
 `,
 	"zsh": `#compdef polyport
 _polyport() {
-  local -a candidates
-  candidates=("${(@f)$(${words[1,$CURRENT-1]} --generate-bash-completion 2>/dev/null)}")
-  compadd -a candidates
+  local -a line candidates
+  line=(${words[1,CURRENT-1]})
+  if [[ ${words[CURRENT]} == -* ]]; then
+    line+=(${words[CURRENT]})
+  elif [[ ${line[-1]} == -* ]]; then # the value of a flag: a file, perhaps
+    _files
+    return
+  fi
+  candidates=("${(@f)$(${line} --generate-bash-completion 2>/dev/null)}")
+  candidates=(${candidates:#}) # without empty ones
+  if (( ${#candidates} )); then compadd -a candidates; else _files; fi
 }
 compdef _polyport polyport
 `,
-	"fish": `complete -c polyport -f -a '(set -l words (commandline -opc); $words --generate-bash-completion 2>/dev/null)'
+	"fish": `function __polyport_candidates
+  set -l line (commandline -opc)
+  set -l word (commandline -ct)
+  string match -q -- '-*' $word; and set -a line $word
+  $line --generate-bash-completion 2>/dev/null
+end
+complete -c polyport -f -a '(__polyport_candidates)'
+complete -c polyport -s c -l config -l htpasswd -r -F
 `,
 }

@@ -1,5 +1,11 @@
 // Package auth turns credentials into an identity, and keeps those who guess
 // out. It knows no protocol.
+//
+// Users are those of an htpasswd file with bcrypt or argon2id (RFC 9106)
+// hashes. A hash costs tens of milliseconds on purpose, so only so many are
+// computed at once, credentials that were right are believed for a minute, and
+// unknown users cost as much as known ones. Who fails too often is kept out by
+// a Lockout. The package also edits such files.
 package auth
 
 import (

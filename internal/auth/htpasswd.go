@@ -3,59 +3,133 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
-	multierror "github.com/hashicorp/go-multierror"
+	"github.com/hashicorp/go-multierror"
 )
 
 // maxFile bounds an htpasswd file, in bytes: some 40,000 users.
 const maxFile = 4 << 20
 
-// table is the content of an htpasswd file.
-type table map[string]hash
+// table is what an htpasswd file says.
+type table struct {
+	users map[string]entry
+	// decoy is what unknown users are checked against, so that they cost the
+	// same as most known ones.
+	decoy verifier
+}
 
-// parseTable reads "name:hash" lines; empty lines and those that begin with # are skipped. The
-// error lists every bad line, without the hash.
-func parseTable(name string, data []byte) (table, error) {
-	t := table{}
-	var errs *multierror.Error
-	fault := func(line int, format string, a ...any) {
-		errs = multierror.Append(errs, fmt.Errorf("%s:%d: "+format, append([]any{name, line}, a...)...))
+// entry is one user.
+type entry struct {
+	verifier verifier
+	// version stands for the stored password: it changes when that does, and is
+	// the same in every table of this process. 0 is an unknown user's.
+	version uint64
+}
+
+// matches computes the hash, for unknown users too.
+func (e entry) matches(password string) bool {
+	right := e.verifier.matches(password)
+	return right && e.version != 0
+}
+
+// lookup returns a user, or for an unknown one the decoy.
+func (t *table) lookup(name string) entry {
+	if e, ok := t.users[name]; ok {
+		return e
 	}
-	n := 0
-	for line := range strings.Lines(string(data)) {
-		n++
-		line = strings.TrimRight(line, "\r\n")
-		if line == "" || line[0] == '#' {
-			continue
+	return entry{verifier: t.decoy}
+}
+
+// versionSeed makes versions of stored passwords comparable within the process.
+var versionSeed = maphash.MakeSeed()
+
+func versionOf(stored string) uint64 { return max(1, maphash.String(versionSeed, stored)) }
+
+// parseTable reads "name:hash" lines; empty lines and those that begin with #
+// are skipped. The error lists every bad line as "file:line", and no hash.
+func parseTable(file string, data []byte) (table, error) {
+	p := parser{file: file, users: make(map[string]entry), lines: make(map[string]int)}
+	text := strings.TrimPrefix(string(data), "\ufeff") // what some editors put in front
+	for line := range strings.Lines(text) {
+		p.line++
+		if err := p.add(strings.TrimRight(line, "\r\n")); err != nil {
+			p.faults = multierror.Append(p.faults, fmt.Errorf("%s:%d: %w", file, p.line, err))
 		}
-		user, stored, ok := strings.Cut(line, ":")
-		if !ok {
-			fault(n, "the line is not of the form NAME:HASH")
-			continue
-		}
-		if err := checkName(user); err != nil {
-			fault(n, "%w", err)
-			continue
-		}
-		if _, twice := t[user]; twice {
-			fault(n, "the user %q is there twice; remove one of the lines", user)
-			continue
-		}
-		h, err := parseHash(stored)
-		if err != nil {
-			fault(n, "user %q: %w", user, err)
-			continue
-		}
-		t[user] = h
 	}
-	return t, errs.ErrorOrNil()
+	return table{users: p.users, decoy: p.decoy()}, p.faults.ErrorOrNil()
+}
+
+// parser gathers a table.
+type parser struct {
+	file    string
+	line    int
+	users   map[string]entry
+	lines   map[string]int // of the users
+	efforts []effort
+	faults  *multierror.Error
+}
+
+// effort counts the users whose verifiers take the same time.
+type effort struct {
+	name  string
+	users int
+	like  verifier
+}
+
+func (p *parser) add(line string) error {
+	if line == "" || line[0] == '#' {
+		return nil
+	}
+	name, stored, ok := strings.Cut(line, ":")
+	if !ok {
+		return errors.New("the line is not of the form NAME:HASH") // it may be a password: not shown
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if first, twice := p.lines[name]; twice {
+		return fmt.Errorf("user %q stands in line %d already; remove one of the two", name, first)
+	}
+	p.lines[name] = p.line
+	v, err := parseVerifier(stored)
+	if err != nil {
+		return fmt.Errorf("user %q: %w", name, err)
+	}
+	p.users[name] = entry{verifier: v, version: versionOf(stored)}
+	p.count(v)
+	return nil
+}
+
+func (p *parser) count(v verifier) {
+	name := v.effort()
+	for i := range p.efforts {
+		if p.efforts[i].name == name {
+			p.efforts[i].users++
+			return
+		}
+	}
+	p.efforts = append(p.efforts, effort{name: name, users: 1, like: v})
+}
+
+// decoy is like the verifiers of most users. Without users it is what a new
+// one would get.
+func (p *parser) decoy() verifier {
+	if len(p.efforts) == 0 {
+		return bcryptHash(fmt.Sprintf("$2a$%02d$", defaultBcryptCost)).decoy()
+	}
+	most := p.efforts[0]
+	for _, e := range p.efforts[1:] {
+		if e.users > most.users {
+			most = e
+		}
+	}
+	return most.like.decoy()
 }
 
 // checkName says what is wrong with a user's name.
@@ -63,16 +137,31 @@ func checkName(name string) error {
 	switch {
 	case name == "":
 		return errors.New("the user name is empty")
-	case len(name) > maxUserNameLength:
-		return fmt.Errorf("the user name is longer than %d bytes, and SOCKS5 cannot carry that (RFC 1929)", maxUserNameLength)
+	case len(name) > maxUserName:
+		return fmt.Errorf("the user name is longer than %d bytes, which SOCKS5 cannot carry (RFC 1929)", maxUserName)
 	case !utf8.ValidString(name):
 		return errors.New("the user name is not UTF-8")
 	case strings.ContainsFunc(name, unicode.IsControl):
 		return errors.New("the user name holds a control character")
 	case strings.Contains(name, ":"):
-		return errors.New("the user name holds a colon, and HTTP could not tell where the password begins (RFC 7617)")
+		return errors.New("the user name holds a colon, behind which HTTP begins the password (RFC 7617)")
 	case name[0] == '#':
-		return errors.New("the user name begins with #, which is a comment in the file")
+		return errors.New("the user name begins with #, which begins a comment in the file")
+	case strings.TrimSpace(name) != name:
+		return errors.New("the user name begins or ends with a space")
+	}
+	return nil
+}
+
+// checkPassword says what is wrong with a new password.
+func checkPassword(password string) error {
+	switch {
+	case utf8.RuneCountInString(password) < minNewPassword:
+		return fmt.Errorf("the password is shorter than %d characters", minNewPassword)
+	case len(password) > maxBcryptPassword:
+		return fmt.Errorf("the password is longer than %d bytes, and bcrypt would ignore the rest", maxBcryptPassword)
+	case strings.ContainsFunc(password, unicode.IsControl):
+		return errors.New("the password holds a control character, which HTTP cannot carry (RFC 7617)")
 	}
 	return nil
 }
@@ -86,111 +175,7 @@ func readFile(path string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("%s is larger than %d bytes", path, maxFile)
+		err = fmt.Errorf("%s is larger than %d bytes, so it is hardly a file of users", path, maxFile)
 	}
 	return data, err
-}
-
-// SetUser adds a user to an htpasswd file, or replaces the password of one that
-// is there; the file is made (mode 0600) if there is none. All other lines stay as they are.
-// The file is replaced as a whole, so a running gateway never reads half of it.
-func SetUser(path, name, password string) (replaced bool, err error) {
-	if err := checkName(name); err != nil {
-		return false, err
-	}
-	stored, err := newHash(password)
-	if err != nil {
-		return false, err
-	}
-	err = rewrite(path, true, func(lines []string) ([]string, error) {
-		entry := name + ":" + stored
-		for i, line := range lines {
-			if strings.HasPrefix(line, name+":") {
-				lines[i], replaced = entry, true
-				return lines, nil
-			}
-		}
-		return append(lines, entry), nil
-	})
-	return replaced, err
-}
-
-// ErrNoUser says that a file does not hold the user.
-var ErrNoUser = errors.New("there is no such user")
-
-// RemoveUser removes a user from an htpasswd file.
-func RemoveUser(path, name string) error {
-	return rewrite(path, false, func(lines []string) ([]string, error) {
-		for i, line := range lines {
-			if strings.HasPrefix(line, name+":") {
-				return append(lines[:i], lines[i+1:]...), nil
-			}
-		}
-		return nil, fmt.Errorf("%w: %q in %s", ErrNoUser, name, path)
-	})
-}
-
-// ListUsers returns the names in an htpasswd file, in the file's order.
-func ListUsers(path string) ([]string, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the users: %w", err)
-	}
-	var names []string
-	for line := range strings.Lines(string(data)) {
-		if name, _, ok := strings.Cut(line, ":"); ok && !strings.HasPrefix(line, "#") {
-			names = append(names, name)
-		}
-	}
-	return names, nil
-}
-
-// rewrite replaces a file by what edit makes of its lines, in one step.
-func rewrite(path string, create bool, edit func([]string) ([]string, error)) error {
-	data, err := readFile(path)
-	if create && errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err != nil {
-		return fmt.Errorf("read the users: %w", err)
-	}
-	var lines []string
-	for line := range strings.Lines(string(data)) {
-		lines = append(lines, strings.TrimRight(line, "\r\n"))
-	}
-	if lines, err = edit(lines); err != nil {
-		return err
-	}
-	text := strings.Join(lines, "\n")
-	if text != "" {
-		text += "\n"
-	}
-	if err := replaceFile(path, text); err != nil {
-		return fmt.Errorf("write the users: %w", err)
-	}
-	return nil
-}
-
-// replaceFile writes a new file beside path and renames it into place, with the
-// mode of the old one.
-func replaceFile(path, text string) (err error) {
-	mode := fs.FileMode(0o600)
-	if info, err := os.Stat(path); err == nil {
-		mode = info.Mode().Perm()
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".htpasswd-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = io.WriteString(f, text)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

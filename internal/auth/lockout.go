@@ -1,68 +1,111 @@
 package auth
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
 // LockoutOptions bounds how often one client may guess.
 type LockoutOptions struct {
-	// Failures is how many distinct wrong credentials, over all users and protocols,
-	// begin a ban. Zero and negative turn the lockout off.
+	// Failures is how many distinct wrong credentials, over all users and
+	// protocols, begin a ban. Zero and negative turn the lockout off.
 	Failures int
-	// Window is the time within which they count. Zero means 10 minutes.
+	// Window is the time within which they count. Zero and negative mean 10 minutes.
 	Window time.Duration
-	// Ban is how long the client stays out. Zero means 15 minutes.
+	// Ban is how long the client stays out. Zero and negative mean 15 minutes.
 	Ban time.Duration
 }
 
 const (
 	defaultWindow = 10 * time.Minute
 	defaultBan    = 15 * time.Minute
-	// maxClients bounds the clients that are remembered; the one that was seen longest ago goes.
-	maxClients = 1 << 16
-	// maxGood bounds the credentials that are remembered as right at one address.
-	maxGood = 32
+	// maxSuspects bounds the clients whose failures are remembered.
+	maxSuspects = 1 << 16
+	// maxHomes bounds the pairs of user and client address that are remembered.
+	maxHomes = 1 << 16
 )
 
 // Lockout keeps clients that guess out. A client is an IPv4 address or an IPv6
-// /64. The same wrong pair again counts once, since browsers send it six times.
+// /64, which one machine has all to itself (RFC 6177). What counts are distinct
+// wrong credentials: the same wrong pair again counts once, since browsers send
+// it six times. A right pair does not clear the count, or whoever has one
+// account could guess at the others.
 //
 // Nobody can lock a user out of an address where he has logged in: the very
-// credentials that were right at an address stay welcome there through a ban.
-// Only they do (and only if the file still says so), so a ban leaves a guesser
-// behind the same address nothing to guess. Lockout is safe for concurrent use.
+// pair with which he did stays welcome there through a ban. It must be that
+// pair, so a ban leaves a guesser behind the same address (a NAT, a shared
+// host) nothing to guess. Only when the user's stored password has changed
+// since is another pair of his checked, since that may be the new one.
+//
+// Memory is bounded: of more than 65,536 clients, and as many pairs of user and
+// address, the one that was seen longest ago is forgotten. They are kept apart,
+// so a flood of failures from many addresses makes nobody's home forgotten.
+// Lockout is safe for concurrent use.
 type Lockout struct {
-	mu      sync.Mutex
-	opts    LockoutOptions
-	clients map[netip.Addr]*client
-	oldest  *client // a ring in order of last use, newest before oldest
+	mu       sync.Mutex
+	opts     LockoutOptions
+	suspects *lru[netip.Prefix, *suspect]
+	homes    *lru[home, login]
 }
 
-// client is what is known of one address.
-type client struct {
-	key        netip.Addr
-	prev, next *client
-	banned     time.Time                // until then
-	wrong      map[fingerprint]wrongTry // distinct wrong credentials
-	good       map[fingerprint]time.Time
+// suspect is a client that has failed.
+type suspect struct {
+	banned time.Time               // until then
+	wrong  map[fingerprint]wrongly // the distinct failures
 }
 
-// wrongTry is when a wrong pair was first seen, and by which content of the file it was wrong.
-type wrongTry struct {
-	at         time.Time
-	generation uint64
+// wrongly is when a pair was first found wrong, and against which version of the user.
+type wrongly struct {
+	at      time.Time
+	version uint64
+}
+
+// home is where a user has logged in.
+type home struct {
+	client netip.Prefix
+	user   string
+}
+
+// login is the last pair with which he did, and the version of the user then.
+type login struct {
+	pair    fingerprint
+	version uint64
+}
+
+// attempt is one try to authenticate.
+type attempt struct {
+	client  netip.Prefix
+	user    string
+	pair    fingerprint
+	version uint64 // of the user in the file; 0 for an unknown one
+}
+
+// clientOf returns what counts as one client. An invalid address is one too.
+func clientOf(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits) // fails only for an invalid address, with the zero Prefix
+	return p
 }
 
 // NewLockout makes a Lockout that knows nobody.
 func NewLockout(o LockoutOptions) *Lockout {
-	l := &Lockout{clients: map[netip.Addr]*client{}}
+	l := &Lockout{
+		suspects: newLRU[netip.Prefix, *suspect](maxSuspects),
+		homes:    newLRU[home, login](maxHomes),
+	}
 	l.SetOptions(o)
 	return l
 }
 
-// SetOptions changes the bounds. Bans that have begun run to their end.
+// SetOptions changes the bounds. Bans that have begun run to their end, unless
+// the lockout is turned off.
 func (l *Lockout) SetOptions(o LockoutOptions) {
 	if o.Window <= 0 {
 		o.Window = defaultWindow
@@ -75,123 +118,116 @@ func (l *Lockout) SetOptions(o LockoutOptions) {
 	l.opts = o
 }
 
-// lockoutKey is what counts as one client.
-func lockoutKey(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is6() {
-		p, _ := a.Prefix(64) // valid for every IPv6 address
-		return p.Addr()
-	}
-	return a
-}
-
-// standing is what a Lockout says of a pair before it is checked.
-type standing struct {
-	banned  time.Time // not zero: the client is banned until then, and this pair too
-	isWrong bool      // this pair was wrong, by this content of the file
-}
-
-// ask tells how a client stands with a pair.
-func (l *Lockout) ask(a netip.Addr, f fingerprint, generation uint64, now time.Time) standing {
+// ask tells, before a hash is computed, that the client is banned (the error is
+// a *LockedOutError) or that it has tried this pair in vain.
+func (l *Lockout) ask(a attempt, now time.Time) (wrong bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := l.clients[lockoutKey(a)]
-	if c == nil || l.opts.Failures <= 0 {
-		return standing{}
+	s, ok := l.suspects.get(a.client)
+	if !ok || l.opts.Failures <= 0 {
+		return false, nil
 	}
-	w, known := c.wrong[f]
-	st := standing{isWrong: known && w.generation == generation && now.Sub(w.at) < l.opts.Window}
-	if _, good := c.good[f]; !good && now.Before(c.banned) {
-		st.banned = c.banned
+	if err := l.bannedNow(s, a, now); err != nil {
+		return false, err
 	}
-	return st
+	w, tried := s.wrong[a.pair]
+	return tried && w.version == a.version && now.Sub(w.at) < l.opts.Window, nil
 }
 
-// succeeded remembers a pair that was right.
-func (l *Lockout) succeeded(a netip.Addr, f fingerprint, now time.Time) {
+// bannedNow returns a *LockedOutError if s is banned and a is no exception.
+func (l *Lockout) bannedNow(s *suspect, a attempt, now time.Time) error {
+	if s == nil || !now.Before(s.banned) {
+		return nil
+	}
+	if last, at := l.homes.get(home{a.client, a.user}); at && (last.pair == a.pair || last.version != a.version) {
+		return nil
+	}
+	return &LockedOutError{Until: s.banned}
+}
+
+// succeeded remembers a right pair. The error is a *LockedOutError if the client
+// was banned while the hash was computed: of many guesses that were sent at
+// once, those behind the last one allowed learn nothing.
+func (l *Lockout) succeeded(a attempt, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.opts.Failures <= 0 {
-		return
+		return nil
 	}
-	c := l.touch(lockoutKey(a))
-	delete(c.wrong, f)
-	if _, there := c.good[f]; !there && len(c.good) >= maxGood {
-		dropOldest(c.good)
+	s, _ := l.suspects.get(a.client)
+	if err := l.bannedNow(s, a, now); err != nil {
+		return err
 	}
-	c.good[f] = now
+	l.homes.put(home{a.client, a.user}, login{a.pair, a.version})
+	return nil
 }
 
-// failed counts a pair that was wrong and begins a ban when it was one too many.
-func (l *Lockout) failed(a netip.Addr, f fingerprint, generation uint64, now time.Time) {
+// failed counts a wrong pair and begins a ban when it is one too many. The error
+// is a *LockedOutError if the client was banned already, else ErrBadCredentials.
+func (l *Lockout) failed(a attempt, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.opts.Failures <= 0 {
-		return
+		return ErrBadCredentials
 	}
-	c := l.touch(lockoutKey(a))
-	delete(c.good, f) // the password was changed
-	for old, w := range c.wrong {
+	s, ok := l.suspects.get(a.client)
+	if !ok {
+		s = &suspect{wrong: make(map[fingerprint]wrongly)}
+	}
+	if now.Before(s.banned) {
+		return &LockedOutError{Until: s.banned}
+	}
+	l.suspects.put(a.client, s)
+	for pair, w := range s.wrong {
 		if now.Sub(w.at) >= l.opts.Window {
-			delete(c.wrong, old)
+			delete(s.wrong, pair)
 		}
 	}
-	if w, again := c.wrong[f]; again {
-		c.wrong[f] = wrongTry{w.at, generation}
-		return
+	w := wrongly{at: now, version: a.version}
+	if before, again := s.wrong[a.pair]; again {
+		w.at = before.at
 	}
-	c.wrong[f] = wrongTry{now, generation}
-	if len(c.wrong) >= l.opts.Failures {
-		c.banned = now.Add(l.opts.Ban)
-		clear(c.wrong)
+	s.wrong[a.pair] = w
+	if len(s.wrong) >= l.opts.Failures {
+		s.banned = now.Add(l.opts.Ban)
+		clear(s.wrong)
 	}
+	return ErrBadCredentials
 }
 
-// touch returns the client of a key as the one that was seen last. l.mu is held.
-func (l *Lockout) touch(key netip.Addr) *client {
-	c := l.clients[key]
-	if c == nil {
-		if len(l.clients) >= maxClients {
-			delete(l.clients, l.oldest.key)
-			l.unlink(l.oldest)
+// Ban is a client that is kept out.
+type Ban struct {
+	Client netip.Prefix // a single IPv4 address, or an IPv6 /64
+	Until  time.Time
+}
+
+// Bans returns the clients that are kept out now, the ban that ends first in front.
+func (l *Lockout) Bans() []Ban {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opts.Failures <= 0 {
+		return nil
+	}
+	now := time.Now()
+	var bans []Ban
+	l.suspects.all(func(client netip.Prefix, s *suspect) {
+		if now.Before(s.banned) {
+			bans = append(bans, Ban{Client: client, Until: s.banned})
 		}
-		c = &client{key: key, wrong: map[fingerprint]wrongTry{}, good: map[fingerprint]time.Time{}}
-		l.clients[key] = c
-	} else {
-		l.unlink(c)
-	}
-	l.link(c)
-	return c
+	})
+	slices.SortFunc(bans, func(a, b Ban) int {
+		return cmp.Or(a.Until.Compare(b.Until), a.Client.Addr().Compare(b.Client.Addr()))
+	})
+	return bans
 }
 
-// link puts c behind all others in the ring.
-func (l *Lockout) link(c *client) {
-	if l.oldest == nil {
-		c.prev, c.next, l.oldest = c, c, c
-		return
-	}
-	c.prev, c.next = l.oldest.prev, l.oldest
-	c.prev.next, c.next.prev = c, c
-}
-
-func (l *Lockout) unlink(c *client) {
-	if c.next == c {
-		l.oldest = nil
-		return
-	}
-	c.prev.next, c.next.prev = c.next, c.prev
-	if l.oldest == c {
-		l.oldest = c.next
-	}
-}
-
-func dropOldest(m map[fingerprint]time.Time) {
-	var first fingerprint
-	var at time.Time
-	for f, t := range m {
-		if at.IsZero() || t.Before(at) {
-			first, at = f, t
-		}
-	}
-	delete(m, first)
+// Unban ends the ban of a client and forgets its failures. It reports whether
+// there was a ban.
+func (l *Lockout) Unban(client netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := clientOf(client)
+	s, ok := l.suspects.get(key)
+	l.suspects.remove(key)
+	return ok && time.Now().Before(s.banned)
 }

@@ -2,20 +2,20 @@ package auth
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+)
+
+const (
+	defaultCacheLife = time.Minute
+	// maxCached bounds the credentials that are believed without a hash.
+	maxCached = 1 << 14
+	// queuePerCPU bounds the checks that wait for a processor.
+	queuePerCPU = 64
 )
 
 // Options configures Users.
@@ -24,274 +24,171 @@ type Options struct {
 	Path string
 	// Groups maps a group's name to its users.
 	Groups map[string][]string
-	// Lockout counts failures. It may outlive this Users. Nil means no lockout.
+	// Lockout counts failures. It may outlive this Users, so that a reload
+	// forgets no ban. Nil means no lockout.
 	Lockout *Lockout
 	// CacheLife is how long credentials that were right are believed without
 	// hashing them again. Zero means one minute; negative turns the cache off.
 	CacheLife time.Duration
-	// Log hears that a changed file is faulty and that the old content holds. Nil hears nothing.
+	// Log hears, once for each state of the file, that a changed file cannot be
+	// taken and that the old content holds. Nil hears nothing.
 	Log func(error)
 }
 
-const (
-	defaultCacheLife = time.Minute
-	maxCached        = 4096
-	statEvery        = time.Second
-	// queuePerCPU bounds the checks that wait for a processor.
-	queuePerCPU = 64
-)
-
-// fingerprint stands for a pair of credentials; the key is the process's own
-// and random, so nothing can be learnt from one.
-type fingerprint [sha256.Size]byte
-
-// fingerprintKey keys every fingerprint of this process.
-var fingerprintKey = sync.OnceValue(func() []byte {
-	key := make([]byte, sha256.Size)
-	_, _ = rand.Read(key) // documented never to fail
-	return key
-})
-
-func fingerprintOf(c Credentials) fingerprint {
-	mac := hmac.New(sha256.New, fingerprintKey())
-	var n [8]byte
-	binary.BigEndian.PutUint64(n[:], uint64(len(c.User)))
-	mac.Write(n[:])
-	mac.Write([]byte(c.User))
-	mac.Write([]byte(c.Password))
-	var f fingerprint
-	mac.Sum(f[:0])
-	return f
-}
-
-// content is one state of the file.
-type content struct {
-	users      table
-	decoy      hash // what unknown users are checked against, so that they cost the same
-	stamp      stamp
-	generation uint64
-}
-
-// stamp is by what a change of the file is noticed.
-type stamp struct {
-	modified time.Time
-	size     int64
-	info     os.FileInfo
-}
-
-func (s stamp) same(o stamp) bool {
-	return s.modified.Equal(o.modified) && s.size == o.size && (s.info == nil || o.info == nil || os.SameFile(s.info, o.info))
-}
-
-// Users authenticates against an htpasswd file. It is safe for concurrent use.
+// Users authenticates against an htpasswd file. It is safe for concurrent use
+// and has nothing to close.
 type Users struct {
-	opts    Options
+	path    string
 	groups  map[string][]string // by user
-	now     atomic.Pointer[content]
-	reading sync.Mutex
-	looked  atomic.Int64 // when the file was last looked at, in Unix nanoseconds
-	failed  stamp        // of a faulty file that was complained of; under reading
+	lockout *Lockout
+	life    time.Duration
+	log     func(error)
 
-	slots   chan struct{} // one for each hash that is computed
-	waiting atomic.Int64
+	now     atomic.Pointer[content]
+	looked  atomic.Int64 // when the file was last looked at, in Unix nanoseconds
+	reading sync.Mutex
+	// What was last complained of, so that it is done once. Guarded by reading.
+	complained bool
+	faulty     stamp
+
+	queue *queue
 
 	mu    sync.Mutex
-	cache map[fingerprint]cached
+	right *lru[fingerprint, believed] // pairs that were right of late
 }
 
-// cached is a pair that was right.
-type cached struct {
-	until      time.Time
-	generation uint64
+// believed is a pair that was right, against this version of the user.
+type believed struct {
+	until   time.Time
+	version uint64
 }
 
 var _ Authenticator = (*Users)(nil)
 
-// Open reads the file. The error lists every bad line.
+// Open reads the file. The error lists every bad line; it wraps fs.ErrNotExist
+// if there is no file.
 func Open(o Options) (*Users, error) {
-	if o.CacheLife == 0 {
-		o.CacheLife = defaultCacheLife
-	}
-	if o.Log == nil {
-		o.Log = func(error) {}
-	}
-	if o.Lockout == nil {
-		o.Lockout = NewLockout(LockoutOptions{})
-	}
 	u := &Users{
-		opts: o, groups: map[string][]string{}, cache: map[fingerprint]cached{},
-		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		path:    o.Path,
+		groups:  groupsByUser(o.Groups),
+		lockout: o.Lockout,
+		life:    o.CacheLife,
+		log:     o.Log,
+		queue:   newQueue(runtime.GOMAXPROCS(0), queuePerCPU),
+		right:   newLRU[fingerprint, believed](maxCached),
 	}
-	for group, members := range o.Groups {
-		for _, m := range members {
-			u.groups[m] = append(u.groups[m], group)
-		}
+	if u.lockout == nil {
+		u.lockout = NewLockout(LockoutOptions{})
 	}
-	for _, g := range u.groups {
-		slices.Sort(g)
+	if u.life == 0 {
+		u.life = defaultCacheLife
 	}
-	st, err := stampOf(o.Path)
-	if err != nil {
-		return nil, explainMissing(o.Path, err)
+	if u.log == nil {
+		u.log = func(error) {}
 	}
-	c, err := load(o.Path, st, 1)
+	now := time.Now()
+	c, _, err := load(o.Path, now)
 	if err != nil {
 		return nil, err
 	}
 	u.now.Store(c)
-	u.looked.Store(time.Now().UnixNano())
+	u.looked.Store(now.UnixNano())
 	return u, nil
 }
 
-// explainMissing says what to do about a file that cannot be read.
-func explainMissing(path string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("read the users: there is no file %s yet; make it with: polyport user add --htpasswd %s NAME (%w)", path, path, fs.ErrNotExist)
-	}
-	return fmt.Errorf("read the users: %w", err)
-}
-
-func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}, err
-	}
-	return stamp{info.ModTime(), info.Size(), info}, nil
-}
-
-func load(path string, st stamp, generation uint64) (*content, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the users: %w", err)
-	}
-	t, err := parseTable(path, data)
-	if err != nil {
-		return nil, err
-	}
-	c := &content{users: t, stamp: st, generation: generation}
-	for _, h := range t {
-		c.decoy = h
-		break
-	}
-	return c, nil
-}
-
-// content returns the file's content, read again if the file has changed. It
-// looks at most once a second, and a faulty new file leaves the old content in force.
-func (u *Users) content(now time.Time) *content {
-	last := u.looked.Load()
-	if now.UnixNano()-last < int64(statEvery) || !u.looked.CompareAndSwap(last, now.UnixNano()) {
-		return u.now.Load()
-	}
-	u.reading.Lock()
-	defer u.reading.Unlock()
-	old := u.now.Load()
-	st, err := stampOf(u.opts.Path)
-	if err == nil && st.same(old.stamp) {
-		return old
-	}
-	if err == nil {
-		var fresh *content
-		if fresh, err = load(u.opts.Path, st, old.generation+1); err == nil {
-			u.now.Store(fresh)
-			u.failed = stamp{}
-			return fresh
+func groupsByUser(groups map[string][]string) map[string][]string {
+	byUser := make(map[string][]string)
+	for group, members := range groups {
+		for _, m := range members {
+			if !slices.Contains(byUser[m], group) {
+				byUser[m] = append(byUser[m], group)
+			}
 		}
 	}
-	if !st.same(u.failed) || u.failed.modified.IsZero() {
-		u.failed = st
-		if st.modified.IsZero() { // missing: complain once
-			u.failed.modified = now
-		}
-		u.opts.Log(fmt.Errorf("the changed users were not taken, the old ones hold: %w", err))
+	for _, g := range byUser {
+		slices.Sort(g)
 	}
-	return old
+	return byUser
 }
+
+// Len returns the number of users in the file as it was last read.
+func (u *Users) Len() int { return len(u.now.Load().users) }
 
 // Authenticate implements Authenticator. Credentials that were right a moment
-// ago, or are known to be wrong, cost no hash; all others take their turn for one.
+// ago, or that this client has tried in vain, cost no hash; all others wait
+// their turn for one, those of unknown users too. Identity.Groups is shared and
+// must not be changed.
 func (u *Users) Authenticate(ctx context.Context, client netip.Addr, c Credentials) (Identity, error) {
 	now := time.Now()
-	file := u.content(now)
-	f := fingerprintOf(c)
-	st := u.opts.Lockout.ask(client, f, file.generation, now)
-	switch {
-	case !st.banned.IsZero():
-		return Identity{}, &LockedOutError{Until: st.banned}
-	case u.isCached(f, file.generation, now):
-		u.opts.Lockout.succeeded(client, f, now)
-		return u.identity(c.User), nil
-	case st.isWrong:
-		return Identity{}, ErrBadCredentials
+	e := u.content(now).lookup(c.User)
+	a := attempt{client: clientOf(client), user: c.User, pair: fingerprintOf(c), version: e.version}
+	if settled, err := u.recall(a, now); settled {
+		return u.answer(c.User, err)
 	}
-	if err := u.takeSlot(ctx); err != nil {
+	if tooLong(c) {
+		return u.answer(c.User, u.lockout.failed(a, now))
+	}
+	if err := u.queue.enter(ctx); err != nil {
 		return Identity{}, err
 	}
-	defer func() { <-u.slots }()
-	// Others of this client may have failed while this one waited.
-	if st = u.opts.Lockout.ask(client, f, file.generation, time.Now()); !st.banned.IsZero() {
-		return Identity{}, &LockedOutError{Until: st.banned}
+	defer u.queue.leave()
+	// While this one waited, the same pair may have been checked for another
+	// connection, or others of this client may have failed.
+	if settled, err := u.recall(a, time.Now()); settled {
+		return u.answer(c.User, err)
 	}
-	if !file.right(c) {
-		u.opts.Lockout.failed(client, f, file.generation, time.Now())
-		return Identity{}, ErrBadCredentials
+	right := e.matches(c.Password)
+	now = time.Now()
+	if !right {
+		return u.answer(c.User, u.lockout.failed(a, now))
 	}
-	u.remember(f, file.generation, time.Now())
-	u.opts.Lockout.succeeded(client, f, time.Now())
-	return u.identity(c.User), nil
+	if err := u.lockout.succeeded(a, now); err != nil {
+		return u.answer(c.User, err)
+	}
+	u.believe(a, now)
+	return u.answer(c.User, nil)
 }
 
-// right computes the hash, for unknown users too.
-func (c *content) right(cr Credentials) bool {
-	if len(cr.Password) > maxPasswordLength || len(cr.User) > maxUserNameLength {
-		return false
+func (u *Users) answer(name string, err error) (Identity, error) {
+	if err != nil {
+		return Identity{}, err
 	}
-	h, known := c.users[cr.User]
-	if !known {
-		h = c.decoy
-	}
-	return h != nil && h.matches(cr.Password) && known
+	return Identity{Name: name, Groups: u.groups[name]}, nil
 }
 
-func (u *Users) identity(name string) Identity { return Identity{Name: name, Groups: u.groups[name]} }
-
-// takeSlot waits for its turn to compute a hash. The caller gives it back.
-func (u *Users) takeSlot(ctx context.Context) error {
-	select {
-	case u.slots <- struct{}{}:
-		return nil
-	default:
+// recall settles an attempt without a hash, if it can: the client is banned, or
+// the pair is known to be right or wrong. Right is a nil error.
+func (u *Users) recall(a attempt, now time.Time) (settled bool, err error) {
+	wrong, err := u.lockout.ask(a, now)
+	switch {
+	case err != nil:
+		return true, err
+	case u.isBelieved(a, now):
+		return true, u.lockout.succeeded(a, now)
+	case wrong:
+		return true, ErrBadCredentials
 	}
-	if u.waiting.Add(1) > int64(queuePerCPU*cap(u.slots)) {
-		u.waiting.Add(-1)
-		return ErrBusy
-	}
-	defer u.waiting.Add(-1)
-	select {
-	case u.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return false, nil
 }
 
-func (u *Users) isCached(f fingerprint, generation uint64, now time.Time) bool {
+func (u *Users) isBelieved(a attempt, now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	c, ok := u.cache[f]
-	return ok && c.generation == generation && now.Before(c.until)
+	b, ok := u.right.get(a.pair)
+	return ok && b.version == a.version && now.Before(b.until)
 }
 
-// remember caches a pair that was right. A full cache is emptied: that costs a
-// hash for each of its users, and happens only with thousands of them a minute.
-func (u *Users) remember(f fingerprint, generation uint64, now time.Time) {
-	if u.opts.CacheLife < 0 {
+// believe caches a pair that was right.
+func (u *Users) believe(a attempt, now time.Time) {
+	if u.life < 0 {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if len(u.cache) >= maxCached {
-		clear(u.cache)
-	}
-	u.cache[f] = cached{now.Add(u.opts.CacheLife), generation}
+	u.right.put(a.pair, believed{until: now.Add(u.life), version: a.version})
+}
+
+// tooLong reports whether no user can have these credentials.
+func tooLong(c Credentials) bool {
+	return len(c.User) > maxUserName || len(c.Password) > maxPassword
 }

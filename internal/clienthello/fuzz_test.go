@@ -77,7 +77,7 @@ func (r *cutReader) Read(p []byte) (int, error) {
 	}
 	n := min(len(p), len(r.b))
 	if len(r.cuts) > 0 {
-		n = min(n, int(r.cuts[r.i%len(r.cuts)]))
+		n = min(n, 1+int(r.cuts[r.i%len(r.cuts)]))
 		r.i++
 	}
 	copy(p, r.b[:n])

@@ -37,7 +37,7 @@ type assembly struct {
 func assemble(f *config.File) (*assembly, error) {
 	var errs *multierror.Error
 	backends, err := makeBackends(f)
-	errs = multierror.Append(errs, f.At("", err))
+	errs = multierror.Append(errs, err)
 	a := &assembly{listeners: map[string]session.Listener{}, table: mux.Table{}}
 	a.rows, err = protocols.Rows(spec.Env{
 		Backend:  func(name string) (*upstream.Backend, bool) { b, ok := backends[name]; return b, ok },
@@ -67,7 +67,7 @@ func makeBackends(f *config.File) (map[string]*upstream.Backend, error) {
 	for name, b := range f.Backend {
 		made, err := upstream.NewBackend(name, b.Servers)
 		if err != nil {
-			errs = multierror.Append(errs, fmt.Errorf("backend.%s.servers: %w", name, err))
+			errs = multierror.Append(errs, f.At("backend."+name, err))
 			continue
 		}
 		backends[name] = made

@@ -69,7 +69,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	for _, w := range allWarnings(f, a) {
 		d.log.Warn("the configuration is legal, but: " + w)
 	}
-	if d.state, err = newState(f, d.log); err != nil {
+	if d.state, err = newState(f, o, d.log); err != nil {
 		return nil, err
 	}
 	if err := d.begin(ctx, f, a); err != nil {

@@ -41,7 +41,7 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	st, err := newState(f, slog.New(slog.DiscardHandler))
+	st, err := newState(f, Options{Stderr: io.Discard, Stdout: io.Discard}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

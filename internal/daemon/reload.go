@@ -17,8 +17,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.opts.Path == "" {
-		d.state.access.Reopen()
-		return errors.New("there is nothing to reload: the gateway was started without a file")
+		return errors.Join(d.state.access.Reopen(), errors.New("there is nothing to reload: the gateway was started without a file"))
 	}
 	f, err := load(d.opts)
 	if err != nil {
@@ -36,7 +35,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.state.update(d.file, f); err != nil {
+	if err := d.state.update(d.file, f, d.opts); err != nil {
 		for _, o := range fresh {
 			_ = o.socket.Socket.Close()
 		}

@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/term"
 
+	"polyport/internal/accesslog"
 	"polyport/internal/auth"
 	"polyport/internal/config"
 	"polyport/internal/resolve"
-	"polyport/internal/session"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -29,11 +29,11 @@ type state struct {
 	retired  []*resolve.Resolver // of earlier configurations
 	lockout  *auth.Lockout
 	users    *auth.Users // nil: there are none
-	access   *tempAccess
+	access   *accesslog.Log
 }
 
 // newState makes the state that f asks for. The caller closes it.
-func newState(f *config.File, log *slog.Logger) (*state, error) {
+func newState(f *config.File, o Options, log *slog.Logger) (*state, error) {
 	st := &state{
 		log:      log,
 		own:      newOwnSockets(),
@@ -44,14 +44,20 @@ func newState(f *config.File, log *slog.Logger) (*state, error) {
 	if st.users, err = st.openUsers(f); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
-	st.access = &tempAccess{log}
+	if st.access, err = accesslog.New(accessOptions(f, o, log)); err != nil {
+		return nil, errors.Join(err, st.close())
+	}
 	return st, nil
 }
 
 // update goes over to what f asks for, or, with an error, changes nothing.
-func (st *state) update(running, f *config.File) error {
+func (st *state) update(running, f *config.File, o Options) error {
 	users, err := st.openUsers(f)
 	if err != nil {
+		return err
+	}
+	// Also when nothing of it has changed: logrotate may have moved the file away.
+	if err := st.access.Reconfigure(accessOptions(f, o, st.log)); err != nil {
 		return err
 	}
 	st.users = users
@@ -68,7 +74,30 @@ func (st *state) close() error {
 	for _, r := range append(st.retired, st.resolver) {
 		r.Close()
 	}
-	return nil
+	if st.access == nil {
+		return nil
+	}
+	return st.access.Close()
+}
+
+// accessOptions is what [log] says about the access log.
+func accessOptions(f *config.File, o Options, log *slog.Logger) accesslog.Options {
+	a := accesslog.Options{Format: accesslog.Format(f.Log.Access), RedactQuery: f.Log.RedactQuery, Log: log}
+	switch f.Log.AccessTo {
+	case config.ToStderr:
+		a.Writer = o.Stderr
+	case config.ToStdout:
+		a.Writer = o.Stdout
+	default:
+		a.Path = f.Log.AccessTo
+	}
+	if f.Log.Access == config.AccessAuto {
+		a.Format = accesslog.JSON
+		if w, ok := a.Writer.(*os.File); ok && isTerminal(w) {
+			a.Format = accesslog.Text
+		}
+	}
+	return a
 }
 
 func newResolver(f *config.File) *resolve.Resolver {
@@ -106,17 +135,4 @@ func (st *state) openUsers(f *config.File) (*auth.Users, error) {
 func checkUsers(f *config.File) error {
 	_, err := (&state{}).openUsers(f)
 	return err
-}
-
-type tempAccess struct{ log *slog.Logger }
-
-func (a *tempAccess) Reopen()                       {}
-func (a *tempAccess) SessionStarted(session.Record) {}
-func (a *tempAccess) SessionEnded(r session.Record) {
-	e := ""
-	if r.Err != nil {
-		e = r.Err.Error()
-	}
-	a.log.Info("session end", "id", r.ID, "protocol", r.Protocol, "client", r.Client.String(), "target", r.Target, "rule", r.Rule, "reason", r.Reason, "status", r.Status, "method", r.Method, "url", r.URL, "version", r.Version,
-		"address", r.Address.String(), "bytes_from_client", r.BytesFromClient, "bytes_from_target", r.BytesFromTarget, "setup_s", r.Setup.Seconds(), "duration_s", r.Duration.Seconds(), "err", e)
 }

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,7 +37,8 @@ type Options struct {
 	// Address is the port's "host:port". An empty or unspecified host means this machine.
 	Address string
 	// Rows are the rows that the listener serves, by their names in the protocol
-	// table; checks of others are skipped. Empty, or one that is "*", means all.
+	// table; checks of others are skipped. Empty, or one that is "*", means all. A name
+	// that no check is for is a fault.
 	Rows []string
 	// User and Password are presented wherever the protocol can carry them. An empty User means none.
 	User, Password string
@@ -116,6 +119,11 @@ func newExamination(o Options) (*examination, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, row := range o.Rows {
+		if known := rows(); row != "*" && !slices.Contains(known, row) {
+			return nil, fmt.Errorf("there is no check for the row %q; there are those for %s", row, strings.Join(known, ", "))
+		}
+	}
 	x := &examination{Options: o, address: address, target: nowhere}
 	if o.Target == "" {
 		return x, nil
@@ -125,6 +133,17 @@ func newExamination(o Options) (*examination, error) {
 		return nil, fmt.Errorf("what to reach through the proxy: %w", err)
 	}
 	return x, nil
+}
+
+// rows returns the rows that can be checked one by one, in the order of the table.
+func rows() []string {
+	var all []string
+	for _, p := range probes {
+		if p.row != "" && !slices.Contains(all, p.row) {
+			all = append(all, p.row)
+		}
+	}
+	return all
 }
 
 // dialable turns the address that a listener was given into one to connect to.

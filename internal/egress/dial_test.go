@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"polyport/acl"
-	"polyport/internal/target"
 )
 
 // loopback is a rule that opens the guard for this machine.
@@ -285,99 +284,6 @@ func TestControlRefusesForReal(t *testing.T) {
 	}
 }
 
-func TestConnectReason(t *testing.T) {
-	wrapped := func(errno syscall.Errno) error {
-		return &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", errno)}
-	}
-	tests := []struct {
-		name string
-		err  error
-		want Reason
-	}{
-		{"refused", wrapped(syscall.ECONNREFUSED), ConnectionRefused},
-		{"timed out", wrapped(syscall.ETIMEDOUT), ConnectionTimeout},
-		{"reset", wrapped(syscall.ECONNRESET), ConnectionTerminated},
-		{"no route to the net", wrapped(syscall.ENETUNREACH), DestinationUnroutable},
-		{"no route to the host", wrapped(syscall.EHOSTUNREACH), DestinationUnroutable},
-		{"no such family", wrapped(syscall.EAFNOSUPPORT), DestinationUnroutable},
-		{"no address of that family", wrapped(syscall.EADDRNOTAVAIL), DestinationUnroutable},
-		{"link-local without a zone", wrapped(syscall.EINVAL), DestinationUnroutable},
-		{"broadcast, or a firewall", wrapped(syscall.EACCES), DestinationUnroutable},
-		{"a firewall", wrapped(syscall.EPERM), DestinationUnroutable},
-		{"no descriptors in the process", wrapped(syscall.EMFILE), LimitReached},
-		{"no descriptors in the system", wrapped(syscall.ENFILE), LimitReached},
-		{"no buffers", wrapped(syscall.ENOBUFS), LimitReached},
-		{"some other errno", wrapped(syscall.EIO), DestinationUnavailable},
-		{"deadline of the socket", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, ConnectionTimeout},
-		{"deadline of the context", context.DeadlineExceeded, ConnectionTimeout},
-		{"some other timeout", &net.DNSError{IsTimeout: true}, ConnectionTimeout},
-		{"cancelled", context.Canceled, ConnectionTerminated},
-		{"not pinned", &net.OpError{Op: "dial", Err: errNotPinned}, DestinationProhibited},
-		{"unknown", errors.New("boom"), DestinationUnavailable},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := connectReason(tt.err); got != tt.want {
-				t.Errorf("connectReason(%v) = %s, want %s", tt.err, got, tt.want)
-			}
-		})
-	}
-}
-
-func TestDNSReason(t *testing.T) {
-	tests := []struct {
-		name string
-		err  error
-		want Reason
-	}{
-		{"timeout", &net.DNSError{IsTimeout: true}, DNSTimeout},
-		{"deadline", fmt.Errorf("look up: %w", context.DeadlineExceeded), DNSTimeout},
-		{"not found", &net.DNSError{IsNotFound: true}, DNSError},
-		{"cancelled", context.Canceled, ConnectionTerminated},
-		{"unknown", errors.New("boom"), DNSError},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := dnsReason(tt.err); got != tt.want {
-				t.Errorf("dnsReason(%v) = %s, want %s", tt.err, got, tt.want)
-			}
-		})
-	}
-}
-
-func TestErrorSentences(t *testing.T) {
-	a := to(t, "a.example:443").Target
-	literal := to(t, "8.8.8.8:443").Target
-	tests := []struct {
-		name string
-		err  *Error
-		want string
-	}{
-		{"no rule", refusal(a, acl.Decision{Reason: acl.ReasonNoRule}), "not allowed to reach a.example:443: no rule allows it"},
-		{"a rule", refusal(a, acl.Decision{Rule: "r", Reason: acl.ReasonRule}), "not allowed to reach a.example:443: the rules forbid it (rule r)"},
-		{"challenge", refusal(a, acl.Decision{Action: acl.Challenge, Rule: "r", Reason: acl.ReasonNeedsUser}), "a user is required to reach a.example:443: it is not open to sessions without a user (rule r)"},
-		{"challenge that nobody can answer", refusal(a, acl.Decision{Rule: "r", Reason: acl.ReasonNeedsUser}), "not allowed to reach a.example:443: it is not open to sessions without a user, and there are no users (rule r)"},
-		{
-			"guard", Verdict{Address: netip.MustParseAddrPort("10.0.0.1:443"), Decision: acl.Decision{Rule: "r", Reason: acl.ReasonGuard}}.err(a),
-			"not allowed to reach a.example:443 at 10.0.0.1:443: its address is for private use (RFC 1918); only an allow rule whose target is a prefix inside that range opens it",
-		},
-		{
-			"loop", Verdict{Own: true, Address: netip.MustParseAddrPort("8.8.8.8:443"), Decision: acl.Decision{Rule: "r", Reason: acl.ReasonGuard}}.err(literal),
-			"not allowed to reach 8.8.8.8:443: it is one of this gateway's own sockets",
-		},
-		{"no target", &Error{Reason: InternalError, Err: errNoTarget}, "cannot connect to nothing: the request names no target"},
-		{"no cause", &Error{Reason: ConnectionTimeout, Target: a}, "cannot connect to a.example:443: connection_timeout"},
-		{"a row", &Error{Reason: ConnectionRefused, Target: target.Name("ssh"), Backend: "b", Address: netip.MustParseAddrPort("127.0.0.1:22"), Err: syscall.ECONNREFUSED}, "cannot connect to backend b for ssh at 127.0.0.1:22: connection refused"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.err.Error(); got != tt.want {
-				t.Errorf("Error says\n%s\nwant\n%s", got, tt.want)
-			}
-		})
-	}
-}
-
 // Many connections in a row leave nothing behind: goleak looks at the
 // goroutines, this at the descriptors.
 func TestDialLeavesNothing(t *testing.T) {
@@ -411,88 +317,8 @@ func descriptors(t *testing.T) int {
 	return len(d)
 }
 
-func BenchmarkAuthorizeLiteral(b *testing.B) {
-	d := New(Options{Policy: policy(b, false, loopback)})
-	r := to(b, "127.0.0.1:80")
-	ctx := b.Context()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := d.Authorize(ctx, r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkAuthorizeName(b *testing.B) {
-	known := constResolver(addrs("127.0.0.1"))
-	d := New(Options{Policy: policy(b, false, loopback), Resolver: known})
-	r := to(b, "a.example:80")
-	ctx := b.Context()
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := d.Authorize(ctx, r); err != nil {
-			b.Fatal(err)
-		}
-	}
-}
-
-type constResolver []netip.Addr
-
-func (c constResolver) Lookup(context.Context, string) ([]netip.Addr, error) { return c, nil }
-
-// BenchmarkDial dials a literal; BenchmarkBareDial is what package net takes for
-// the same, without a permit and with a timer.
-func BenchmarkDial(b *testing.B) {
-	ap := echoAt(b, "127.0.0.1:0")
-	d := New(Options{Policy: policy(b, false, loopback)})
-	r := to(b, ap.String())
-	ctx := b.Context()
-	b.ReportAllocs()
-	for b.Loop() {
-		p, err := d.Authorize(ctx, r)
-		if err != nil {
-			b.Fatal(err)
-		}
-		c, err := d.Dial(ctx, p)
-		if err != nil {
-			b.Fatal(err)
-		}
-		abort(c)
-	}
-}
-
-func BenchmarkBareDial(b *testing.B) {
-	ap := echoAt(b, "127.0.0.1:0")
-	d := net.Dialer{Timeout: 10 * time.Second}
-	d.SetMultipathTCP(false)
-	ctx := b.Context()
-	b.ReportAllocs()
-	for b.Loop() {
-		c, err := d.DialContext(ctx, "tcp", ap.String())
-		if err != nil {
-			b.Fatal(err)
-		}
-		abort(c)
-	}
-}
-
 // abort closes without TIME-WAIT, which would use up the local ports.
 func abort(c net.Conn) {
 	c.(*net.TCPConn).SetLinger(0)
 	c.Close()
-}
-
-func TestAuthorizeAllocates(t *testing.T) {
-	d := New(Options{Policy: policy(t, false, loopback), Resolver: constResolver(addrs("127.0.0.1"))})
-	for _, hostport := range []string{"127.0.0.1:80", "a.example:80"} {
-		r := to(t, hostport)
-		got := testing.AllocsPerRun(100, func() {
-			if _, err := d.Authorize(context.Background(), r); err != nil {
-				t.Fatal(err)
-			}
-		})
-		if got > 1 {
-			t.Errorf("Authorize(%s) allocates %v times, want only the permit", hostport, got)
-		}
-	}
 }

@@ -33,14 +33,16 @@ type Options struct {
 	// Resolver resolves names. Nil fails every name with dns_error.
 	Resolver Resolver
 	// Own reports whether an address is one of the gateway's own listening
-	// sockets; those are denied whatever the rules say, with LoopDetected. It is asked for addresses that the
-	// policy has allowed, unmapped and without a zone, and must count an unspecified
-	// address (0.0.0.0, ::) as this machine. Nil means none is.
+	// sockets; those are denied whatever the rules say, with LoopDetected. It
+	// is asked for addresses that the policy has allowed, unmapped and without
+	// a zone, and must count an unspecified address (0.0.0.0, ::) as this
+	// machine. Nil means none is.
 	Own func(netip.AddrPort) bool
 	// ConnectTimeout bounds one Dial in total. Zero means 10 s; negative means
 	// no bound but the context's.
 	ConnectTimeout time.Duration
-	// KeepAlive is the idle time before TCP keep-alive probes. Zero means 60 s; negative turns them off.
+	// KeepAlive is the idle time before TCP keep-alive probes. Zero means 60 s;
+	// negative turns them off.
 	KeepAlive time.Duration
 }
 

@@ -25,7 +25,8 @@ func (r *Reader) startBody(f Framing, origin bool, head *Fields, c connection) {
 	if f.Kind != Chunked || !c.named {
 		return
 	}
-	// The head is gone when the trailers come, and they obey its Connection fields too.
+	// The head is gone when the trailers come, and they obey its Connection fields
+	// too.
 	for i := range head.list {
 		if s := &head.list[i]; s.id == idConnection {
 			b.options = append(append(b.options, head.value(s)...), ',')
@@ -34,8 +35,8 @@ func (r *Reader) startBody(f Framing, origin bool, head *Fields, c connection) {
 }
 
 // step returns the next bytes of the body, at most limit, that are there without
-// reading from the connection; they are valid until the next call. The error
-// is errNeedMore, io.EOF after the last byte of a whole body, or a *ParseError.
+// reading from the connection; they are valid until the next call. The error is
+// errNeedMore, io.EOF after the last byte of a whole body, or a *ParseError.
 func (r *Reader) step(limit int) ([]byte, error) {
 	b := &r.body
 	switch {
@@ -69,14 +70,15 @@ func (r *Reader) take(limit int) []byte {
 	return data
 }
 
-// fillBody reads more of the body from the connection, whose end is the end of a
-// body that is framed so, and cuts every other one short.
+// fillBody reads more of the body from the connection, whose end is the end of a body
+// that is framed so, and cuts every other one short.
 func (r *Reader) fillBody() error {
 	r.forgetHeads()
 	err := r.fill()
 	switch {
 	case err == nil:
-		// A full buffer says that more is waiting: larger reads are cheaper then.
+		// A full buffer says that more is waiting: larger reads are cheaper
+		// then.
 		r.wantLarge = r.wantLarge || r.w == len(r.buf)
 		return nil
 	case err == io.EOF && r.body.kind == UntilClose:
@@ -86,8 +88,8 @@ func (r *Reader) fillBody() error {
 	return cutShort("body", err)
 }
 
-// Read reads from the body of the current message, without its framing: io.EOF
-// means that the body is whole, an error that wraps io.ErrUnexpectedEOF that it was cut
+// Read reads from the body of the current message, without its framing: io.EOF means
+// that the body is whole, an error that wraps io.ErrUnexpectedEOF that it was cut
 // short, a *ParseError that its chunks or trailers are malformed.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
@@ -132,9 +134,9 @@ func (r *Reader) Discard(limit int64) error {
 	}
 }
 
-// Trailers returns the trailer fields of a chunked body once it has been read to
-// its end. They are valid as Fields says. Those that must not be in a trailer
-// section (RFC 9110 section 6.5.1) or belong to the connection have been dropped.
+// Trailers returns the trailer fields of a chunked body once it has been read to its
+// end. They are valid as Fields says. Those that must not be in a trailer section (RFC
+// 9110 section 6.5.1) or belong to the connection have been dropped.
 func (r *Reader) Trailers() *Fields {
 	if !r.body.done {
 		return new(Fields)

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -153,3 +154,32 @@ func TestReadMakesNoProgress(t *testing.T) {
 type emptyReads struct{}
 
 func (emptyReads) Read([]byte) (int, error) { return 0, nil }
+
+// What a head pointed to must not turn into bytes of someone else.
+func TestHeadIsForgotten(t *testing.T) {
+	in := "GET /secret HTTP/1.1\r\n" + host + "\r\n"
+	for _, tt := range []struct {
+		name string
+		do   func(*Reader)
+	}{
+		{"Release", (*Reader).Release},
+		{"TakeBuffered", func(r *Reader) { r.TakeBuffered() }},
+		{"Wait", func(r *Reader) { r.Wait() }},
+		{"Reset", func(r *Reader) { r.Reset(bytes.NewReader(nil)) }},
+		{"ReadRequest", func(r *Reader) { r.ReadRequest(new(Request)) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			req, r, err := readRequest(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tt.do(r)
+			if req.Fields.Len() != 0 || req.Target.Raw != nil || req.Host() != nil {
+				t.Errorf("after %s the head still has %d fields and target %q", tt.name, req.Fields.Len(), req.Target.Raw)
+			}
+			if req.Method != "GET" || req.Minor != 1 {
+				t.Errorf("after %s the method is %q and the minor version %d", tt.name, req.Method, req.Minor)
+			}
+		})
+	}
+}

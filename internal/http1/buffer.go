@@ -2,9 +2,9 @@ package http1
 
 import "sync"
 
-// The sizes of buffers. A Reader begins with a small one, which nearly every head fits in, and
-// changes to a large one for a long head or a body that keeps filling it. The large one
-// has room for the most that a Reader reads at once plus a chunk's framing.
+// The sizes of buffers. A Reader begins with a small one, which nearly every head fits
+// in, and changes to a large one for a long head or a body that keeps filling it. The
+// large one has room for the most that a Reader reads at once plus a chunk's framing.
 const (
 	smallBuffer = 8 << 10
 	largeBuffer = MaxHead + 8<<10

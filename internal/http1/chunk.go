@@ -46,8 +46,8 @@ func hexValue(c byte) byte {
 	return lower[c] - 'a' + 10
 }
 
-// validExtensions checks *( BWS ";" BWS name [ BWS "=" BWS value ] ), RFC 9112
-// section 7.1.1. White space is allowed only around those two signs.
+// validExtensions checks *( BWS ";" BWS name [ BWS "=" BWS value ] ), RFC 9112 section
+// 7.1.1. White space is allowed only around those two signs.
 func validExtensions(b []byte) bool {
 	for len(b) > 0 {
 		b = skipSpace(b)
@@ -201,8 +201,8 @@ func (r *Reader) stepTrailer() error {
 	return nil
 }
 
-// dropTrailers removes the fields that have no place in a trailer section and
-// those that the Connection fields of the head have named.
+// dropTrailers removes the fields that have no place in a trailer section and those
+// that the Connection fields of the head have named.
 func (b *bodyState) dropTrailers() {
 	for list := b.options; len(list) > 0; {
 		var option []byte

@@ -179,8 +179,8 @@ func TestReadChunkedRefuses(t *testing.T) {
 	}
 }
 
-// Extensions that grow with the data (signed uploads have 85 bytes for each
-// chunk) are no flood, however long the body is.
+// Extensions that grow with the data (signed uploads have 85 bytes for each chunk) are
+// no flood, however long the body is.
 func TestExtensionsInProportion(t *testing.T) {
 	chunk := "100;chunk-signature=" + strings.Repeat("a", 64) + "\r\n" + strings.Repeat("x", 0x100) + "\r\n"
 	got, _, err := readChunked(strings.NewReader(strings.Repeat(chunk, 1000) + "0\r\n\r\n"))

@@ -2,7 +2,8 @@ package http1
 
 import "io"
 
-// SpliceMin is the least rest of a body, in bytes, for which CopyOptions.Splice is called.
+// SpliceMin is the least rest of a body, in bytes, for which CopyOptions.Splice is
+// called.
 const SpliceMin = 64 << 10
 
 // CopyOptions says what to do while a body is copied. The zero value is usable.
@@ -12,28 +13,29 @@ type CopyOptions struct {
 	// deadlines and counts.
 	Moved func(n int64)
 	// Splice, when not nil, is called once when at least SpliceMin bytes of a body
-	// with a length are left, both sides are framed by it and nothing is buffered on
-	// either. It copies up to n bytes from the connection of r to that of w in a
-	// better way and returns how many it has written on; it must not have read
-	// more than that. An error of w's side it wraps in a *WriteError. What is
-	// left when it returns without an error is copied as usual, so (0, nil) declines.
+	// with a length are left, both sides are framed by it and nothing is buffered
+	// on either. It copies up to n bytes from the connection of r to that of w in a
+	// better way and returns how many it has written on; it must not have read more
+	// than that. An error of w's side it wraps in a *WriteError. What is left when
+	// it returns without an error is copied as usual, so (0, nil) declines.
 	Splice func(n int64) (int64, error)
-	// DropTrailer, when not nil, is asked for each trailer field whether it is left out.
+	// DropTrailer, when not nil, is asked for each trailer field whether it is left
+	// out.
 	DropTrailer func(name []byte) bool
 }
 
-// CopyBody streams the rest of the body of r's current message to w, whose
-// EndHead has said how it goes on: with the same framing or with another.
-// Whatever a read returns is written on before the next read, so an event stream
-// is not delayed; head and first bytes go out in one write. It ends the body of w
-// (EndBody) if and only if the body of r was whole, and returns the number of
-// content bytes that were written on.
+// CopyBody streams the rest of the body of r's current message to w, whose EndHead has
+// said how it goes on: with the same framing or with another. Whatever a read returns
+// is written on before the next read, so an event stream is not delayed; head and first
+// bytes go out in one write. It ends the body of w (EndBody) if and only if the body of
+// r was whole, and returns the number of content bytes that were written on.
 //
 // A *WriteError is of w's side, every other error of r's: one that wraps
 // io.ErrUnexpectedEOF for a body that was cut short, a *ParseError for malformed
-// chunks. ErrWriteOrder says that r's body does not fit what w's head has announced. After an error
-// w's connection must be closed; if its framing is UntilClose it must be reset
-// (SO_LINGER 0), since a plain close would make a body that was cut short look whole.
+// chunks. ErrWriteOrder says that r's body does not fit what w's head has announced.
+// After an error w's connection must be closed; if its framing is UntilClose it must be
+// reset (SO_LINGER 0), since a plain close would make a body that was cut short look
+// whole.
 func CopyBody(w *Writer, r *Reader, o CopyOptions) (int64, error) {
 	c := bodyCopy{w: w, r: r, o: o}
 	for {
@@ -92,11 +94,11 @@ func (c *bodyCopy) report() {
 	}
 }
 
-// end ends the copy: with io.EOF the body was whole, any other error leaves the body of w
-// unfinished, after what has arrived was passed on.
+// end ends the copy: with io.EOF the body was whole, any other error leaves the body of
+// w unfinished, after what has arrived was passed on.
 func (c *bodyCopy) end(err error) error {
 	if err != io.EOF {
-		c.flush() //nolint:errcheck // err came first and says more
+		_ = c.flush() // err came first and says more
 		return err
 	}
 	trailers := c.r.Trailers()

@@ -5,19 +5,19 @@ import (
 	"slices"
 )
 
-// Fields is the ordered list of field lines of one head. Names keep the case in
-// which they came, values are without the white space around them. The slices
-// that its methods return point into the buffer of the Reader: they must not be
-// changed and are valid until the next call of a method of that Reader but
-// Buffered, BodyDone and Count. The list is empty from the first such call on that
-// needs the buffer for something else, never someone else's.
+// Fields is the ordered list of field lines of one head. Names keep the case in which
+// they came, values are without the white space around them. The slices that its
+// methods return point into the buffer of the Reader: they must not be changed and are
+// valid until the next call of a method of that Reader but Buffered, BodyDone and
+// Count. The list is empty from the first such call on that needs the buffer for
+// something else, never someone else's.
 type Fields struct {
 	buf  []byte // the head, from its start line on
 	list []span
 }
 
-// span is one field line: where it stands in the head, so that the buffer may
-// move, and what is known of its name.
+// span is one field line: where it stands in the head, so that the buffer may move, and
+// what is known of its name.
 type span struct {
 	name, value       uint32
 	nameLen, valueLen uint16 // a line is shorter than MaxHead
@@ -55,8 +55,8 @@ func (f *Fields) All() iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Get returns the value of the first field line of that name, in any case. The
-// value is nil if there is none, and empty but not nil if there is one without a value.
+// Get returns the value of the first field line of that name, in any case. The value is
+// nil if there is none, and empty but not nil if there is one without a value.
 func (f *Fields) Get(name string) []byte {
 	for i := range f.list {
 		if s := &f.list[i]; EqualFold(f.name(s), name) {
@@ -76,8 +76,8 @@ func (f *Fields) Count(name string) (n int) {
 	return n
 }
 
-// Values iterates over the values of the field lines of that name, in any
-// case, in their order.
+// Values iterates over the values of the field lines of that name, in any case, in
+// their order.
 func (f *Fields) Values(name string) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for i := range f.list {
@@ -89,9 +89,8 @@ func (f *Fields) Values(name string) iter.Seq[[]byte] {
 	}
 }
 
-// HasToken reports whether the comma-separated list that all field lines of that
-// name make up together (RFC 9110 section 5.3) has token as an element, both
-// in any case.
+// HasToken reports whether the comma-separated list that all field lines of that name
+// make up together (RFC 9110 section 5.3) has token as an element, both in any case.
 func (f *Fields) HasToken(name, token string) bool {
 	for i := range f.list {
 		s := &f.list[i]
@@ -107,8 +106,8 @@ func (f *Fields) Remove(name string) {
 	f.RemoveFunc(func(n []byte) bool { return EqualFold(n, name) })
 }
 
-// RemoveFunc removes every field line for whose name drop returns true. The
-// name comes as it was sent: compare it with EqualFold.
+// RemoveFunc removes every field line for whose name drop returns true. The name comes
+// as it was sent: compare it with EqualFold.
 func (f *Fields) RemoveFunc(drop func(name []byte) bool) {
 	f.list = slices.DeleteFunc(f.list, func(s span) bool { return drop(f.name(&s)) })
 }
@@ -123,8 +122,8 @@ func (f *Fields) first(id fieldID) []byte {
 	return nil
 }
 
-// only returns the value of the field line with that id and how many there are;
-// the value is nil unless it is exactly one.
+// only returns the value of the field line with that id and how many there are; the
+// value is nil unless it is exactly one.
 func (f *Fields) only(id fieldID) (value []byte, n int) {
 	for i := range f.list {
 		if f.list[i].id == id {

@@ -2,8 +2,8 @@ package http1
 
 import "io"
 
-// directWrite is the least number of bytes, with nothing buffered, for which
-// copying them into a buffer first would be a waste.
+// directWrite is the least number of bytes, with nothing buffered, for which copying
+// them into a buffer first would be a waste.
 const directWrite = 2 << 10
 
 // put appends p to what is buffered, and writes out what the buffer cannot hold.
@@ -34,8 +34,8 @@ func (w *Writer) putString(s string) {
 	w.buf = append(w.buf, s...)
 }
 
-// reserve makes room for n more bytes in the buffer, a large one if need be. It
-// returns false, having done nothing, if n is more than even that one can ever hold.
+// reserve makes room for n more bytes in the buffer, a large one if need be. It returns
+// false, having done nothing, if n is more than even that one can ever hold.
 func (w *Writer) reserve(n int) bool {
 	switch {
 	case n > largeBuffer:
@@ -77,20 +77,20 @@ func (w *Writer) writeOut(p []byte) {
 	}
 }
 
-// Flush writes out what is buffered and gives the buffer back to the pool. The
-// error is a *WriteError, or an earlier one.
+// Flush writes out what is buffered and gives the buffer back to the pool. The error is
+// a *WriteError, or an earlier one.
 func (w *Writer) Flush() error {
 	w.writeOut(w.buf)
 	w.giveBack()
 	return w.err
 }
 
-// Count returns how many bytes have been written to the connection since
-// NewWriter or Reset.
+// Count returns how many bytes have been written to the connection since NewWriter or
+// Reset.
 func (w *Writer) Count() int64 { return w.written }
 
-// Release throws away what is buffered and gives the buffer back to the pool.
-// The Writer can be used again after Reset.
+// Release throws away what is buffered and gives the buffer back to the pool. The
+// Writer can be used again after Reset.
 func (w *Writer) Release() { w.giveBack() }
 
 func (w *Writer) giveBack() {

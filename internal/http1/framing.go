@@ -29,8 +29,8 @@ func (k Kind) String() string {
 // Framing is how the body of a message is delimited. It is comparable.
 type Framing struct {
 	Kind Kind
-	// Length is the body's length in bytes for Kind Length, which may be 0; else
-	// it is 0.
+	// Length is the body's length in bytes for Kind Length, which may be 0; else it
+	// is 0.
 	Length int64
 }
 
@@ -43,17 +43,16 @@ var (
 	errOldCoding    = &ParseError{400, "an HTTP/1.0 message has a Transfer-Encoding"}
 )
 
-// RequestFraming decides how the body of a request is delimited (RFC 9112
-// section 6.3). minor is the request's minor version. The error is a
-// *ParseError with status 400.
+// RequestFraming decides how the body of a request is delimited (RFC 9112 section 6.3).
+// minor is the request's minor version. The error is a *ParseError with status 400.
 func RequestFraming(minor int, f *Fields) (Framing, error) {
 	return declaredFraming(minor, f, Framing{Kind: NoBody})
 }
 
-// ResponseFraming decides how the body of a response is delimited (RFC 9112
-// section 6.3). method is that of the request, minor the response's minor
-// version. Fields that would be refused with a body are refused without one too.
-// The error is a *ParseError with status 502.
+// ResponseFraming decides how the body of a response is delimited (RFC 9112 section
+// 6.3). method is that of the request, minor the response's minor version. Fields that
+// would be refused with a body are refused without one too. The error is a *ParseError
+// with status 502.
 func ResponseFraming(method string, status, minor int, f *Fields) (Framing, error) {
 	framing, err := declaredFraming(minor, f, Framing{Kind: UntilClose})
 	if err != nil {
@@ -66,7 +65,8 @@ func ResponseFraming(method string, status, minor int, f *Fields) (Framing, erro
 	return framing, nil
 }
 
-// declaredFraming is what the fields say of the body, or undeclared if they say nothing.
+// declaredFraming is what the fields say of the body, or undeclared if they say
+// nothing.
 func declaredFraming(minor int, f *Fields, undeclared Framing) (Framing, error) {
 	length, lengths := f.only(idContentLength)
 	coding, codings := f.only(idTransferEncoding)
@@ -95,9 +95,9 @@ func declaredFraming(minor int, f *Fields, undeclared Framing) (Framing, error) 
 	return Framing{Kind: Length, Length: n}, nil
 }
 
-// ForReceiver returns the framing under which a response body that came framed
-// as f goes on to a client of that minor version: what has no length is chunked for
-// HTTP/1.1 and delimited by the end of the connection for HTTP/1.0.
+// ForReceiver returns the framing under which a response body that came framed as f
+// goes on to a client of that minor version: what has no length is chunked for HTTP/1.1
+// and delimited by the end of the connection for HTTP/1.0.
 func (f Framing) ForReceiver(minor int) Framing {
 	switch {
 	case f.Kind != Chunked && f.Kind != UntilClose:

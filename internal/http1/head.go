@@ -109,8 +109,8 @@ func parseField(head []byte, from, to int) (span, error) {
 }
 
 // parseVersion returns the minor version of HTTP/1.0 and HTTP/1.1. Another major
-// version is 505 (RFC 9110 section 15.6.6). HTTP/1.2 to 1.9 do not exist: who
-// sends them is broken or probing, so they are malformed.
+// version is 505 (RFC 9110 section 15.6.6). HTTP/1.2 to 1.9 do not exist: who sends
+// them is broken or probing, so they are malformed.
 func parseVersion(b []byte) (minor int, err error) {
 	if len(b) != len("HTTP/1.1") || string(b[:5]) != "HTTP/" || b[6] != '.' ||
 		b[5] < '0' || b[5] > '9' || b[7] < '0' || b[7] > '9' {
@@ -131,7 +131,8 @@ type connection struct {
 	named                     bool // some option names a field that is not known
 }
 
-// maxOptions bounds the options of a head, so that matching them with its fields stays cheap.
+// maxOptions bounds the options of a head, so that matching them with its fields stays
+// cheap.
 const maxOptions = 256
 
 // connection reads the Connection field lines (RFC 9110 section 7.6.1).

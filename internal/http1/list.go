@@ -5,9 +5,9 @@ import (
 	"iter"
 )
 
-// List iterates over the elements of a comma-separated value (RFC 9110 section
-// 5.6.1): without the white space around them, empty ones left out. A comma
-// inside a quoted-string does not separate.
+// List iterates over the elements of a comma-separated value (RFC 9110 section 5.6.1):
+// without the white space around them, empty ones left out. A comma inside a
+// quoted-string does not separate.
 func List(value []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for len(value) > 0 {
@@ -19,8 +19,8 @@ func List(value []byte) iter.Seq[[]byte] {
 	}
 }
 
-// nextElement returns the first element of a list, which may be empty, and the
-// list behind its comma.
+// nextElement returns the first element of a list, which may be empty, and the list
+// behind its comma.
 func nextElement(list []byte) (element, rest []byte) {
 	quoted := false
 	for i := 0; i < len(list); i++ {
@@ -47,8 +47,8 @@ func hasElement(list []byte, token string) bool {
 	return false
 }
 
-// nextToken is nextElement for a list of tokens, in which a quotation mark is
-// merely wrong: it must not hide what follows it.
+// nextToken is nextElement for a list of tokens, in which a quotation mark is merely
+// wrong: it must not hide what follows it.
 func nextToken(list []byte) (token, rest []byte) {
 	if i := bytes.IndexByte(list, ','); i >= 0 {
 		return trim(list[:i]), list[i+1:]

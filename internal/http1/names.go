@@ -1,15 +1,15 @@
 package http1
 
-// nameClass says what is to be known of a field name. It is found once, when
-// the field line is parsed.
+// nameClass says what is to be known of a field name. It is found once, when the field
+// line is parsed.
 type nameClass uint8
 
 const (
 	// hopByHop fields belong to one connection (RFC 9110 section 7.6.1) or, like
 	// Proxy-Authorization, to the proxy next to it.
 	hopByHop nameClass = 1 << iota
-	// endToEnd fields are defined for all recipients, so a connection option
-	// that names one is never appropriate (RFC 9110 section 7.6.1) and is ignored.
+	// endToEnd fields are defined for all recipients, so a connection option that
+	// names one is never appropriate (RFC 9110 section 7.6.1) and is ignored.
 	endToEnd
 	// notInTrailer fields have no place in a trailer section (RFC 9110 section
 	// 6.5.1): framing, routing, request modifiers, authentication, response control
@@ -99,8 +99,8 @@ var knownNames = []knownName{
 	{"Forwarded", 0, endToEnd | notInTrailer},
 }
 
-// knownByLength sorts knownNames by the length of the name, so that a look-up
-// compares with a handful of names.
+// knownByLength sorts knownNames by the length of the name, so that a look-up compares
+// with a handful of names.
 var knownByLength = groupByLength(knownNames)
 
 func groupByLength(names []knownName) (groups [32][]knownName) {

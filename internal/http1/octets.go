@@ -61,8 +61,8 @@ func all[T string | []byte](b T, o octet) bool {
 	return true
 }
 
-// validValue reports whether every byte of b may stand in a field value. It is
-// all(b, fieldText), eight bytes at a time: most of a head is values.
+// validValue reports whether every byte of b may stand in a field value. It is all(b,
+// fieldText), eight bytes at a time: most of a head is values.
 func validValue(b []byte) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for ; len(b) >= 8; b = b[8:] {
@@ -92,8 +92,8 @@ func trim(b []byte) []byte {
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
-// parseDigits returns the value of 1*DIGIT, at most 19 of them. ok is false
-// for anything else and for what exceeds an int64.
+// parseDigits returns the value of 1*DIGIT, at most 19 of them. ok is false for
+// anything else and for what exceeds an int64.
 func parseDigits(b []byte) (n int64, ok bool) {
 	if len(b) == 0 || len(b) > 19 {
 		return 0, false

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// Reader reads messages from one connection. It holds a pooled buffer only while
-// there is something to read. It belongs to one goroutine at a time.
+// Reader reads messages from one connection. It holds a pooled buffer only while there
+// is something to read. It belongs to one goroutine at a time.
 type Reader struct {
 	src  io.Reader
 	buf  []byte // nil, or of the pool; buf[r:w] is unread
@@ -16,8 +16,8 @@ type Reader struct {
 	used int64
 
 	// The section of lines under way, head or trailers: what is behind scan is not
-	// parsed, what is behind seen has not been searched for a line end. Both
-	// count from r, so the bytes may move.
+	// parsed, what is behind seen has not been searched for a line end. Both count
+	// from r, so the bytes may move.
 	scan, seen int
 
 	body      bodyState
@@ -29,7 +29,8 @@ type Reader struct {
 	one       [1]byte
 }
 
-// errNeedMore says that nothing is wrong with the bytes so far, but they do not suffice.
+// errNeedMore says that nothing is wrong with the bytes so far, but they do not
+// suffice.
 var errNeedMore = errors.New("more bytes are needed")
 
 // NewReader makes a Reader of a connection.
@@ -39,8 +40,8 @@ func NewReader(src io.Reader) *Reader {
 	return r
 }
 
-// Reset makes r read from src as if it were new. What was buffered is lost. The
-// zero Reader may be Reset too.
+// Reset makes r read from src as if it were new. What was buffered is lost. The zero
+// Reader may be Reset too.
 func (r *Reader) Reset(src io.Reader) {
 	r.Release()
 	trailers := r.body.trailers
@@ -49,10 +50,10 @@ func (r *Reader) Reset(src io.Reader) {
 	r.body.trailers = trailers // for its memory
 }
 
-// Wait returns once at least one byte of the next message is there, and holds no
-// buffer while it waits. It is for a kept-alive connection between two messages.
-// The error is that of the connection: io.EOF if the peer has closed it,
-// one that is os.ErrDeadlineExceeded after a deadline.
+// Wait returns once at least one byte of the next message is there, and holds no buffer
+// while it waits. It is for a kept-alive connection between two messages. The error is
+// that of the connection: io.EOF if the peer has closed it, one that is
+// os.ErrDeadlineExceeded after a deadline.
 func (r *Reader) Wait() error {
 	switch {
 	case !r.body.done:
@@ -88,13 +89,13 @@ func (r *Reader) readOnce(p []byte) (int, error) {
 	return 0, io.ErrNoProgress
 }
 
-// Buffered returns the number of bytes that have been read from the connection
-// and not been used yet. A pooled origin connection must have none: an origin
-// has no reason to speak first.
+// Buffered returns the number of bytes that have been read from the connection and not
+// been used yet. A pooled origin connection must have none: an origin has no reason to
+// speak first.
 func (r *Reader) Buffered() int { return r.w - r.r }
 
-// TakeBuffered returns a copy of what is buffered, nil if nothing is, and leaves
-// the Reader empty: for what follows CONNECT or 101. The caller owns the copy.
+// TakeBuffered returns a copy of what is buffered, nil if nothing is, and leaves the
+// Reader empty: for what follows CONNECT or 101. The caller owns the copy.
 func (r *Reader) TakeBuffered() []byte {
 	var b []byte
 	if r.Buffered() > 0 {
@@ -105,12 +106,13 @@ func (r *Reader) TakeBuffered() []byte {
 	return b
 }
 
-// Count returns how many bytes have been used of the connection since NewReader
-// or Reset: heads, bodies and their framing, without what is merely buffered.
+// Count returns how many bytes have been used of the connection since NewReader or
+// Reset: heads, bodies and their framing, without what is merely buffered.
 func (r *Reader) Count() int64 { return r.used }
 
-// Release gives the buffer back to the pool. What was buffered is lost. The
-// Reader can be used again, on the same connection or after Reset.
+// Release gives the buffer back to the pool. What was buffered is lost. The Reader can
+// be used again, on the same connection (in the middle of a body too, if nothing was
+// buffered) or after Reset.
 func (r *Reader) Release() {
 	r.forgetHeads()
 	if r.buf != nil {
@@ -120,8 +122,8 @@ func (r *Reader) Release() {
 	r.r, r.w, r.scan, r.seen, r.wantLarge = 0, 0, 0, 0, false
 }
 
-// forgetHeads empties the heads that point into the buffer, before its bytes
-// become others or another connection's.
+// forgetHeads empties the heads that point into the buffer, before its bytes become
+// others or another connection's.
 func (r *Reader) forgetHeads() {
 	if r.req != nil {
 		r.req.Fields.forget()
@@ -148,8 +150,8 @@ func (r *Reader) consume(n int) {
 	r.scan, r.seen = 0, 0
 }
 
-// fill reads once from the connection, behind the unread bytes, of which there
-// are fewer than MaxHead.
+// fill reads once from the connection, behind the unread bytes, of which there are
+// fewer than MaxHead.
 func (r *Reader) fill() error {
 	if err := r.err; err != nil {
 		r.err = nil
@@ -194,9 +196,9 @@ func (r *Reader) makeRoom() {
 	}
 }
 
-// nextLine returns the next line of the section under way, without its CRLF, as
-// offsets from r. The error is errNeedMore, tooLong for a line of more
-// than limit bytes, or a *ParseError.
+// nextLine returns the next line of the section under way, without its CRLF, as offsets
+// from r. The error is errNeedMore, tooLong for a line of more than limit bytes, or a
+// *ParseError.
 func (r *Reader) nextLine(limit int, tooLong error) (from, to int, err error) {
 	win := r.window()
 	lf := indexLF(win, r.seen)

@@ -6,9 +6,9 @@ import (
 	"math"
 )
 
-// Request is the head of a request. It may be reused: ReadRequest overwrites all
-// of it. Method, Minor, Framing and Close stay valid until it is overwritten,
-// Target and Fields as long as Fields says.
+// Request is the head of a request. It may be reused: ReadRequest overwrites all of it.
+// Method, Minor, Framing and Close stay valid until it is overwritten, Target and
+// Fields as long as Fields says.
 type Request struct {
 	// Method is the method, case-sensitive, any token of at most MaxMethod bytes.
 	Method string
@@ -21,7 +21,8 @@ type Request struct {
 	// Framing is how the body is delimited: NoBody, Length or Chunked.
 	Framing Framing
 	// Close says that the connection ends after the response: the client asked for
-	// it, or speaks HTTP/1.0, with which a proxy never persists (RFC 9112 section 9.3).
+	// it, or speaks HTTP/1.0, with which a proxy never persists (RFC 9112 section
+	// 9.3).
 	Close bool
 
 	connection connection
@@ -39,15 +40,14 @@ var (
 	errMaxForwards = &ParseError{400, "Max-Forwards is not one decimal number"}
 )
 
-// ReadRequest reads the head of the next request and prepares its body, if it
-// has one, for Read, CopyBody and Discard. Grammar, framing and Host are checked:
-// more than one Host or a malformed one is refused, and none at all unless the
-// version is HTTP/1.0. One empty line before the request is ignored (RFC
-// 9112 section 2.2).
+// ReadRequest reads the head of the next request and prepares its body, if it has one,
+// for Read, CopyBody and Discard. Grammar, framing and Host are checked: more than one
+// Host or a malformed one is refused, and none at all unless the version is HTTP/1.0.
+// One empty line before the request is ignored (RFC 9112 section 2.2).
 //
-// The error is io.EOF if the client ended the connection before the first byte of
-// a request, a *ParseError for a request that is refused, and wraps the cause
-// otherwise: io.ErrUnexpectedEOF if the connection ended inside the head.
+// The error is io.EOF if the client ended the connection before the first byte of a
+// request, a *ParseError for a request that is refused, and wraps the cause otherwise:
+// io.ErrUnexpectedEOF if the connection ended inside the head.
 func (r *Reader) ReadRequest(req *Request) error {
 	if !r.body.done {
 		return ErrBodyUnread
@@ -80,7 +80,8 @@ func (r *Reader) readRequest(req *Request) error {
 	return req.check()
 }
 
-// readRequestLine reads the request line and returns where in the head the target stands.
+// readRequestLine reads the request line and returns where in the head the target
+// stands.
 func (r *Reader) readRequestLine(req *Request) (from, to int, err error) {
 	for empty := false; ; {
 		from, to, err = r.nextLine(MaxStartLine, errLongLine)
@@ -105,8 +106,8 @@ func (r *Reader) readRequestLine(req *Request) (from, to int, err error) {
 	}
 }
 
-// parseLine parses the request line (RFC 9112 section 3), which begins at
-// offset at of the head, and returns where in the head the target stands.
+// parseLine parses the request line (RFC 9112 section 3), which begins at offset at of
+// the head, and returns where in the head the target stands.
 func (req *Request) parseLine(line []byte, at int) (from, to int, err error) {
 	sp := bytes.IndexByte(line, ' ')
 	last := bytes.LastIndexByte(line, ' ')
@@ -189,9 +190,9 @@ func (req *Request) check() (err error) {
 // authority without userinfo, or empty.
 func (req *Request) Host() []byte { return req.Fields.first(idHost) }
 
-// Upgrade returns the value of the Upgrade field if the request really asks for
-// one: HTTP/1.1, and "upgrade" in Connection (RFC 9110 section 7.8). Else it is nil.
-// Ask before Strip; the value stays valid as Fields says.
+// Upgrade returns the value of the Upgrade field if the request really asks for one:
+// HTTP/1.1, and "upgrade" in Connection (RFC 9110 section 7.8). Else it is nil. Ask
+// before Strip; the value stays valid as Fields says.
 func (req *Request) Upgrade() []byte {
 	if req.Minor == 0 || !req.connection.upgrade {
 		return nil
@@ -199,9 +200,9 @@ func (req *Request) Upgrade() []byte {
 	return req.Fields.first(idUpgrade)
 }
 
-// ExpectContinue reports whether the client waits for 100 (Continue) before it
-// sends the body (RFC 9110 section 10.1.1). other reports an expectation that is
-// not known, to be answered with 417. HTTP/1.0 has no expectations.
+// ExpectContinue reports whether the client waits for 100 (Continue) before it sends
+// the body (RFC 9110 section 10.1.1). other reports an expectation that is not known,
+// to be answered with 417. HTTP/1.0 has no expectations.
 func (req *Request) ExpectContinue() (wait, other bool) {
 	if req.Minor == 0 {
 		return false, false
@@ -222,13 +223,13 @@ func (req *Request) ExpectContinue() (wait, other bool) {
 	return wait, other
 }
 
-// AcceptsTrailers reports whether the client sent "TE: trailers" (RFC 9110
-// section 10.1.4). Ask before Strip.
+// AcceptsTrailers reports whether the client sent "TE: trailers" (RFC 9110 section
+// 10.1.4). Ask before Strip.
 func (req *Request) AcceptsTrailers() bool { return req.Fields.HasToken("TE", "trailers") }
 
-// MaxForwards returns the value of the Max-Forwards field (RFC 9110 section
-// 7.6.2); present is false if there is none. A value too large for an int is the
-// largest int. The error is a *ParseError.
+// MaxForwards returns the value of the Max-Forwards field (RFC 9110 section 7.6.2);
+// present is false if there is none. A value too large for an int is the largest int.
+// The error is a *ParseError.
 func (req *Request) MaxForwards() (n int, present bool, err error) {
 	value, count := req.Fields.only(idMaxForwards)
 	switch {

@@ -2,9 +2,9 @@ package http1
 
 import "io"
 
-// Response is the head of a response. It may be reused: ReadResponse overwrites
-// all of it. Reason and Fields stay valid as long as Fields says, the rest until
-// it is overwritten.
+// Response is the head of a response. It may be reused: ReadResponse overwrites all of
+// it. Reason and Fields stay valid as long as Fields says, the rest until it is
+// overwritten.
 type Response struct {
 	// Status is the status code, 100 to 599.
 	Status int
@@ -32,11 +32,11 @@ var (
 	errManyInterims = &ParseError{502, "the response follows too many interim responses"}
 )
 
-// ReadResponse reads the head of the next response and prepares its body, if it
-// has one, for Read, CopyBody and Discard. method is that of the request which it
-// answers: it decides the framing. Interim responses are returned like any
-// other; call it again after one. After 101, and after a 2xx to CONNECT, what
-// follows is not HTTP: take it with TakeBuffered.
+// ReadResponse reads the head of the next response and prepares its body, if it has
+// one, for Read, CopyBody and Discard. method is that of the request which it answers:
+// it decides the framing. Interim responses are returned like any other; call it again
+// after one. After 101, and after a 2xx to CONNECT, what follows is not HTTP: take it
+// with TakeBuffered.
 //
 // The error is io.EOF if the origin ended the connection before the first byte, a
 // *ParseError with status 502 for a response that is refused, and wraps the cause
@@ -102,9 +102,8 @@ func (r *Reader) readStatusLine(resp *Response) error {
 // reasonAt is where in the status line the reason phrase begins.
 const reasonAt = len("HTTP/1.1 200 ")
 
-// parseLine parses the status line (RFC 9112 section 4). The space before an
-// empty reason phrase may be missing: many servers leave it out, and nothing
-// depends on it.
+// parseLine parses the status line (RFC 9112 section 4). The space before an empty
+// reason phrase may be missing: many servers leave it out, and nothing depends on it.
 func (resp *Response) parseLine(line []byte) (err error) {
 	if len(line) < reasonAt-1 || line[8] != ' ' || len(line) >= reasonAt && line[reasonAt-1] != ' ' {
 		return errStatusLine
@@ -152,8 +151,8 @@ func (resp *Response) Interim() bool {
 	return resp.Status >= 100 && resp.Status < 200 && resp.Status != 101
 }
 
-// Upgrade returns the value of the Upgrade field of a 101 response, else nil.
-// Ask before Strip.
+// Upgrade returns the value of the Upgrade field of a 101 response, else nil. Ask
+// before Strip.
 func (resp *Response) Upgrade() []byte {
 	if resp.Status != 101 {
 		return nil

@@ -105,8 +105,8 @@ func TestReadResponse(t *testing.T) {
 	}
 }
 
-// badResponses are responses that must be refused, and why. What is wrong with
-// field lines is tested with requests: the code is the same.
+// badResponses are responses that must be refused, and why. What is wrong with field
+// lines is tested with requests: the code is the same.
 var badResponses = []struct {
 	name, in string
 	want     *ParseError

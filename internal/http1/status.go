@@ -1,7 +1,7 @@
 package http1
 
-// statusTexts are the reason phrases of RFC 9110 section 15 and of the codes of
-// RFC 6585 and RFC 4918 that proxies meet.
+// statusTexts are the reason phrases of RFC 9110 section 15 and of the codes of RFC
+// 6585 and RFC 4918 that proxies meet.
 var statusTexts = [600]string{
 	100: "Continue", 101: "Switching Protocols", 102: "Processing", 103: "Early Hints",
 

@@ -1,6 +1,7 @@
 package http1
 
-// Strip removes from Fields what concerns this connection alone (RFC 9110 section 7.6.1):
+// Strip removes from Fields what concerns this connection alone (RFC 9110 section
+// 7.6.1):
 //
 //   - Connection, Proxy-Connection, Keep-Alive, TE, Transfer-Encoding, Upgrade and HTTP2-Settings;
 //   - Proxy-Authorization, which is for us, and the other Proxy- fields of authentication;
@@ -11,8 +12,9 @@ package http1
 // Trailer stays, since trailers are forwarded. Host stays: the caller replaces it.
 func (req *Request) Strip() { req.Fields.strip(req.connection) }
 
-// Strip removes from Fields what concerns the connection to the origin alone,
-// see Request.Strip, and a Content-Length where there must be none (1xx, 204, 2xx to CONNECT).
+// Strip removes from Fields what concerns the connection to the origin alone, see
+// Request.Strip, and a Content-Length where there must be none (1xx, 204, 2xx to
+// CONNECT).
 func (resp *Response) Strip() {
 	resp.Fields.strip(resp.connection)
 	if resp.noLength {
@@ -33,8 +35,8 @@ func (f *Fields) strip(c connection) {
 	f.list = kept
 }
 
-// markNamed makes those fields hop-by-hop that a connection option names and
-// that are not known to be end-to-end.
+// markNamed makes those fields hop-by-hop that a connection option names and that are
+// not known to be end-to-end.
 func (f *Fields) markNamed() {
 	for i := range f.list {
 		if f.list[i].id != idConnection {

@@ -119,8 +119,8 @@ func naiveStrip(lines [][2]string) (kept [][2]string) {
 	return kept
 }
 
-// FuzzStrip checks Strip against naiveStrip: no hop-by-hop field is left, and all others
-// are, in their order.
+// FuzzStrip checks Strip against naiveStrip: no hop-by-hop field is left, and all
+// others are, in their order.
 func FuzzStrip(f *testing.F) {
 	for _, seed := range []string{
 		"Host: a\r\nConnection: x, close\r\nX: 1\r\nY: 2\r\n",

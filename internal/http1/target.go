@@ -31,9 +31,8 @@ func (f Form) String() string {
 	return "invalid form"
 }
 
-// Target is a request-target, split. Its slices point into what was parsed (of
-// a Request: the buffer of its Reader, see Fields). Nothing is decoded or
-// normalised.
+// Target is a request-target, split. Its slices point into what was parsed (of a
+// Request: the buffer of its Reader, see Fields). Nothing is decoded or normalised.
 type Target struct {
 	Form Form
 	// Raw is the request-target as it was sent.
@@ -47,8 +46,8 @@ type Target struct {
 	// Host is the host of the authority, never empty there; an IPv6 literal keeps
 	// its brackets.
 	Host []byte
-	// Port is the digits behind the host. It is empty if none were sent, which
-	// only absolute-form allows, and at most 65535.
+	// Port is the digits behind the host. It is empty if none were sent, which only
+	// absolute-form allows, and at most 65535.
 	Port []byte
 	// PathQuery is what follows the authority: "", "/path", "?query" or
 	// "/path?query"; in origin-form all of the target.
@@ -64,9 +63,9 @@ var (
 )
 
 // ParseTarget splits the request-target of a request with that method. Malformed
-// percent-encodings and characters that a URI should encode pass: origins are
-// asked with them every day and they separate nothing. A fragment does
-// not pass. The error is a *ParseError.
+// percent-encodings and characters that a URI should encode pass: origins are asked
+// with them every day and they separate nothing. A fragment does not pass. The error is
+// a *ParseError.
 func ParseTarget(method string, raw []byte) (Target, error) {
 	t := Target{Raw: raw}
 	if len(raw) == 0 || !all(raw, uriText) || bytes.IndexByte(raw, '#') >= 0 {
@@ -127,8 +126,8 @@ func (t *Target) PortOr(def uint16) uint16 {
 	return def
 }
 
-// AppendOriginForm appends to b what an origin is sent (RFC 9112 section
-// 3.2.4): path and query, "/" for an empty path, "*" for OPTIONS with neither.
+// AppendOriginForm appends to b what an origin is sent (RFC 9112 section 3.2.4): path
+// and query, "/" for an empty path, "*" for OPTIONS with neither.
 func (t *Target) AppendOriginForm(b []byte, method string) []byte {
 	switch {
 	case t.Form == AsteriskForm || len(t.PathQuery) == 0 && method == "OPTIONS":
@@ -141,10 +140,10 @@ func (t *Target) AppendOriginForm(b []byte, method string) []byte {
 	return append(b, t.PathQuery...)
 }
 
-// SplitHostPort splits "host", "host:" or "host:port" as it may stand in a Host
-// field. An IPv6 literal keeps its brackets. ok is false for anything that is not
-// an authority without userinfo; an empty value is fine and has an empty host.
-// Percent-encoding is refused in a name: no name that can be resolved needs it.
+// SplitHostPort splits "host", "host:" or "host:port" as it may stand in a Host field.
+// An IPv6 literal keeps its brackets. ok is false for anything that is not an authority
+// without userinfo; an empty value is fine and has an empty host. Percent-encoding is
+// refused in a name: no name that can be resolved needs it.
 func SplitHostPort(value []byte) (host, port []byte, ok bool) {
 	end := bytes.IndexByte(value, ':')
 	if len(value) > 0 && value[0] == '[' {
@@ -177,8 +176,8 @@ func SplitHostPort(value []byte) (host, port []byte, ok bool) {
 	return host, port, true
 }
 
-// isIPv6 checks what stands between brackets: an IPv6 address, perhaps with a zone
-// (RFC 6874). The IPvFuture of RFC 3986 never came.
+// isIPv6 checks what stands between brackets: an IPv6 address, perhaps with a zone (RFC
+// 6874). The IPvFuture of RFC 3986 never came.
 func isIPv6(b []byte) bool {
 	addr, zone, hasZone := bytes.Cut(b, []byte("%25"))
 	if hasZone && (len(zone) == 0 || !all(zone, hostText)) {

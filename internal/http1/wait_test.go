@@ -34,8 +34,8 @@ func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 
 const simpleRequest = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
-// sniffed is a connection like mux.Conn: bytes that were sniffed come first, and
-// only then is it the bare socket.
+// sniffed is a connection like mux.Conn: bytes that were sniffed come first, and only
+// then is it the bare socket.
 type sniffed struct {
 	net.Conn
 	prefix []byte

@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// rawWaiter reads from the socket into a buffer that it holds only while the
-// call lasts: one system call for waiting and reading, no memory for an idle connection.
+// rawWaiter reads from the socket into a buffer that it holds only while the call
+// lasts: one system call for waiting and reading, no memory for an idle connection.
 type rawWaiter struct {
 	tcp  *net.TCPConn
 	conn syscall.RawConn
@@ -18,8 +18,8 @@ type rawWaiter struct {
 	err  error                 // of the last read
 }
 
-// waitRaw waits for the socket where there is a bare one. It returns false,
-// having done nothing, where there is none; else take has the error.
+// waitRaw waits for the socket where there is a bare one. It returns false, having done
+// nothing, where there is none; else take has the error.
 func (r *Reader) waitRaw() bool {
 	tcp := bareTCP(r.src)
 	if tcp == nil {
@@ -38,9 +38,9 @@ func (r *Reader) waitRaw() bool {
 	return true
 }
 
-// bareTCP returns the socket that src reads from, nil if there is none or if src
-// does more than that: one that still replays sniffed bytes, or transforms
-// bytes, answers so itself.
+// bareTCP returns the socket that src reads from, nil if there is none or if src does
+// more than that: one that still replays sniffed bytes, or transforms bytes, answers so
+// itself.
 func bareTCP(src io.Reader) *net.TCPConn {
 	switch s := src.(type) {
 	case *net.TCPConn:
@@ -60,8 +60,8 @@ func (w *rawWaiter) take() error {
 	return err
 }
 
-// readSocket reads once without blocking; false asks to be called again when
-// the socket is readable.
+// readSocket reads once without blocking; false asks to be called again when the socket
+// is readable.
 func (r *Reader) readSocket(fd uintptr) bool {
 	r.raw.err = nil
 	buf := getBuffer(smallBuffer)

@@ -5,12 +5,11 @@ import (
 	"strconv"
 )
 
-// Writer writes messages to one connection: Begin..., Field and Fields in any
-// number, EndHead, then the body by Write or CopyBody, then EndBody. It buffers
-// until Flush, EndBody or CopyBody, so that a head and the first bytes of its
-// body go out in one write. The first error stays: all later calls return it. It
-// holds a pooled buffer only while something is buffered. It belongs to one
-// goroutine at a time.
+// Writer writes messages to one connection: Begin..., Field and Fields in any number,
+// EndHead, then the body by Write or CopyBody, then EndBody. It buffers until Flush,
+// EndBody or CopyBody, so that a head and the first bytes of its body go out in one
+// write. The first error stays: all later calls return it. It holds a pooled buffer
+// only while something is buffered. It belongs to one goroutine at a time.
 type Writer struct {
 	dst     io.Writer
 	buf     []byte // nil, or of the pool; what it holds is buffered
@@ -38,8 +37,8 @@ const noLength = -1
 // NewWriter makes a Writer to a connection.
 func NewWriter(dst io.Writer) *Writer { return &Writer{dst: dst} }
 
-// Reset makes w write to dst as if it were new. What was buffered is lost. The
-// zero Writer may be Reset too.
+// Reset makes w write to dst as if it were new. What was buffered is lost. The zero
+// Writer may be Reset too.
 func (w *Writer) Reset(dst io.Writer) {
 	w.Release()
 	*w = Writer{dst: dst}
@@ -55,9 +54,9 @@ func (w *Writer) BeginRequest(method, target string) {
 	}
 }
 
-// BeginForward begins a request with the method and target of another: in
-// AbsoluteForm as it was sent, for an upstream proxy; in OriginForm as an origin
-// expects it (see AppendOriginForm). Any other form is ErrInvalidHead.
+// BeginForward begins a request with the method and target of another: in AbsoluteForm
+// as it was sent, for an upstream proxy; in OriginForm as an origin expects it (see
+// AppendOriginForm). Any other form is ErrInvalidHead.
 func (w *Writer) BeginForward(req *Request, form Form) {
 	t := &req.Target
 	ok := form == OriginForm && t.Form != AuthorityForm || form == AbsoluteForm && t.Form == AbsoluteForm
@@ -75,8 +74,8 @@ func (w *Writer) BeginForward(req *Request, form Form) {
 	w.putString(" HTTP/1.1\r\n")
 }
 
-// BeginResponse begins a response with the line "HTTP/1.1 status reason". An
-// empty reason is replaced by StatusText.
+// BeginResponse begins a response with the line "HTTP/1.1 status reason". An empty
+// reason is replaced by StatusText.
 func (w *Writer) BeginResponse(status int, reason string) {
 	if reason == "" {
 		reason = StatusText(status)
@@ -118,8 +117,8 @@ func (w *Writer) begin(status int, ok bool) bool {
 	return w.err == nil
 }
 
-// Field writes one field line. A name that is no token or a value with a control
-// byte is ErrInvalidHead, and so is Transfer-Encoding, which is EndHead's.
+// Field writes one field line. A name that is no token or a value with a control byte
+// is ErrInvalidHead, and so is Transfer-Encoding, which is EndHead's.
 func (w *Writer) Field(name, value string) {
 	if w.beginField(name, all(value, fieldText)) {
 		if sameFold(name, "Content-Length") {
@@ -167,9 +166,9 @@ func (w *Writer) noteLength(value []byte) {
 	w.length = n
 }
 
-// Fields writes all field lines of f, in their order and with their names in the
-// case in which they came. It is ErrInvalidHead if Strip has not been called
-// and Transfer-Encoding is among them.
+// Fields writes all field lines of f, in their order and with their names in the case
+// in which they came. It is ErrInvalidHead if Strip has not been called and
+// Transfer-Encoding is among them.
 func (w *Writer) Fields(f *Fields) {
 	if w.err == nil && w.state != writeFields {
 		w.err = ErrWriteOrder
@@ -198,10 +197,10 @@ func (w *Writer) field(f *Fields, s *span) {
 }
 
 // EndHead ends the head and says how the body will be delimited. It adds
-// Transfer-Encoding for Chunked, and Content-Length for Length if no field written
-// so far was one. A Content-Length that contradicts f is ErrWriteOrder, and so is a
-// body where there must be none. For UntilClose the caller has written
-// "Connection: close". Nothing is flushed.
+// Transfer-Encoding for Chunked, and Content-Length for Length if no field written so
+// far was one. A Content-Length that contradicts f is ErrWriteOrder, and so is a body
+// where there must be none. For UntilClose the caller has written "Connection: close".
+// Nothing is flushed.
 func (w *Writer) EndHead(f Framing) error {
 	switch {
 	case w.err != nil:
@@ -222,8 +221,8 @@ func (w *Writer) EndHead(f Framing) error {
 	return w.err
 }
 
-// fits reports whether a receiver of the head under way will find the body
-// delimited as f says.
+// fits reports whether a receiver of the head under way will find the body delimited as
+// f says.
 func (w *Writer) fits(f Framing) bool {
 	bodiless := w.status != 0 && w.status < 200 || w.status == 204 || w.status == 304
 	switch f.Kind {
@@ -237,8 +236,8 @@ func (w *Writer) fits(f Framing) bool {
 	return !bodiless && w.length == noLength && w.status != 0
 }
 
-// Write writes p as content of the body, framed as EndHead was told. More than
-// the announced length is ErrWriteOrder.
+// Write writes p as content of the body, framed as EndHead was told. More than the
+// announced length is ErrWriteOrder.
 func (w *Writer) Write(p []byte) (int, error) {
 	switch {
 	case w.err != nil:
@@ -272,10 +271,9 @@ func (w *Writer) putChunk(p []byte) {
 	w.putString("\r\n")
 }
 
-// EndBody ends the body and flushes: it writes the last chunk of a chunked body; a
-// body shorter than its announced length is ErrWriteOrder. trailers may be nil;
-// they are left out where the framing has no place for them. It is needed
-// after NoBody too.
+// EndBody ends the body and flushes: it writes the last chunk of a chunked body; a body
+// shorter than its announced length is ErrWriteOrder. trailers may be nil; they are
+// left out where the framing has no place for them. It is needed after NoBody too.
 func (w *Writer) EndBody(trailers *Fields) error {
 	switch {
 	case w.err != nil:

@@ -325,6 +325,9 @@ func TestWriteErrors(t *testing.T) {
 			if !errors.As(err, &we) || !errors.Is(err, tt.want) {
 				t.Errorf("error %v, want a WriteError of %v", err, tt.want)
 			}
+			if got, want := err.Error(), "write: "+tt.want.Error(); got != want {
+				t.Errorf("error %q, want %q", got, want)
+			}
 			if w.Count() != 10 {
 				t.Errorf("Count() = %d, want 10", w.Count())
 			}

@@ -24,7 +24,7 @@ var relays = []struct {
 	name  string
 	serve func(client, target *net.TCPConn)
 }{
-	{"relay", func(c, s *net.TCPConn) { New(c, s, Options{}).Start(func(Result) {}) }},
+	{"relay", with(Options{})},
 	{"iocopy", func(c, s *net.TCPConn) {
 		var wg sync.WaitGroup
 		for _, way := range [][2]*net.TCPConn{{c, s}, {s, c}} {
@@ -36,12 +36,21 @@ var relays = []struct {
 	}},
 }
 
-// BenchmarkBulk downloads 64 MiB per tunnel and operation.
+// with relays by a Tunnel and returns when it has ended.
+func with(o Options) func(client, target *net.TCPConn) {
+	return func(c, s *net.TCPConn) {
+		done := make(chan Result)
+		New(c, s, o).Start(func(Result) { close(done) })
+		<-done
+	}
+}
+
+// BenchmarkBulk downloads 256 MiB per tunnel and operation.
 func BenchmarkBulk(b *testing.B) {
 	for _, tunnels := range []int{1, 8} {
 		for _, r := range relays {
 			b.Run(fmt.Sprintf("tunnels=%d/%s", tunnels, r.name), func(b *testing.B) {
-				const each = 64 << 20
+				const each = 256 << 20
 				l := startLoad(b, r.serve)
 				l.order("bulk %d %d", tunnels, each)
 				b.SetBytes(int64(tunnels) * each)
@@ -101,12 +110,13 @@ func BenchmarkConnect(b *testing.B) {
 // kernel's sockets are not counted.
 func BenchmarkIdle(b *testing.B) {
 	const tunnels = 1000
+	var parked sync.WaitGroup // Start returns before they end
 	for _, tt := range []struct {
 		name  string
 		serve func(client, target *net.TCPConn)
 	}{
-		{"parked", func(c, s *net.TCPConn) { New(c, s, Options{ParkAfter: time.Millisecond}).Start(func(Result) {}) }},
-		{"waiting", func(c, s *net.TCPConn) { New(c, s, Options{ParkAfter: -1}).Start(func(Result) {}) }},
+		{"parked", started(Options{ParkAfter: time.Millisecond}, &parked)},
+		{"waiting", started(Options{ParkAfter: -1}, &parked)},
 		relays[1],
 	} {
 		b.Run(tt.name, func(b *testing.B) {
@@ -119,8 +129,17 @@ func BenchmarkIdle(b *testing.B) {
 				b.ReportMetric(float64(held(b)-before)/tunnels, "B/tunnel")
 				b.ReportMetric(float64(openFiles(b)-files)/tunnels, "files/tunnel")
 				l.stop()
+				parked.Wait()
 			}
 		})
+	}
+}
+
+// started relays by a Tunnel and leaves it to itself.
+func started(o Options, running *sync.WaitGroup) func(client, target *net.TCPConn) {
+	return func(c, s *net.TCPConn) {
+		running.Add(1)
+		New(c, s, o).Start(func(Result) { running.Done() })
 	}
 }
 

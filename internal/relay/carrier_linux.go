@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	minChunk = 64 << 10 // the least that a splice asks for
-	maxChunk = pipeSize
+	minChunk = 64 << 10  // the least that a splice asks for
+	maxChunk = pipeSize  // the most
+	fairRoom = 256 << 10 // room in the destination that is worth a splice, though it is less than a third
 )
 
 // carrier moves the bytes of one direction between two sockets. It begins with
@@ -204,7 +205,7 @@ func (c *carrier) splice() (outcome, error) {
 // room is the callback that waits until the destination takes bytes and says how many.
 func (c *carrier) room(fd uintptr) bool {
 	room, writable, known := sendRoom(fd)
-	if known && !writable && !pollWritable(fd) {
+	if known && !writable && room < fairRoom && !pollWritable(fd) {
 		return false
 	}
 	c.limit = c.chunk

@@ -152,6 +152,9 @@ func (t *Tunnel) conclude() {
 	}
 	t.concluded = true
 	t.unschedule()
+	for side := range t.ends {
+		t.park.remove(t, side) // a half-closed side may still be watched for a reset
+	}
 	abort := t.aborted()
 	r := Result{t.flows[0].delivered.Load(), t.flows[1].delivered.Load(), t.end, t.err}
 	t.mu.Unlock()

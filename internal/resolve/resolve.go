@@ -45,17 +45,18 @@ type Options struct {
 	// Servers are the recursive name servers to ask, in order; the one that
 	// answered last is asked first. Empty means the system's resolver.
 	Servers []netip.AddrPort
-	// Timeout bounds one look-up in total, the wait for a turn included. Zero and negative mean 5 s.
+	// Timeout bounds one look-up in total, and before it the wait for a turn.
+	// Zero and negative mean 5 s.
 	Timeout time.Duration
 	// Lookups is how many look-ups may run at once; further ones wait for their
 	// turn. Zero and negative mean 256.
 	Lookups int
 	// CacheSize is how many names are kept. Zero means 10,000; negative means none.
 	CacheSize int
-	// MinimumTTL and MaximumTTL bound for how long an answer of Servers is
-	// kept, whatever time to live it states. Zero and negative mean 1 s and 1 h.
-	// Answers of the system's resolver, which tells no time to live, are kept
-	// for 30 s, or for MaximumTTL if that is less; "no such name" for 5 s; other failures for 1 s.
+	// MinimumTTL and MaximumTTL bound for how long an answer is kept, whatever
+	// time to live it states. Zero and negative mean 1 s and 1 h. An answer of
+	// the system's resolver, which tells no time to live, counts as one of 30 s.
+	// That a name has no address is kept for 5 s, any other failure for 1 s.
 	MinimumTTL, MaximumTTL time.Duration
 }
 
@@ -129,9 +130,9 @@ func orDefault[T int | time.Duration](v, def T) T {
 	return v
 }
 
-// Lookup returns the addresses of host: at most 16, unmapped, without zones, none twice, in
-// the order of preference of their source. The slice is shared with others: it
-// must not be changed. The error is an *Error.
+// Lookup returns the addresses of host: at most 16, unmapped, without zones,
+// none twice, in the order of preference of their source. The slice is shared
+// with others: it must not be changed. The error is an *Error.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	host, err := normalName(host)
 	if err != nil {
@@ -159,7 +160,8 @@ func (r *Resolver) Stats() Stats {
 }
 
 // Close ends the look-ups that run and waits for them. Those that wait for one
-// get ErrClosed, as does every later call that the cache cannot answer. It may be called more than once.
+// get ErrClosed, as does every later call that the cache cannot answer. It may
+// be called more than once.
 func (r *Resolver) Close() error {
 	r.mu.Lock()
 	r.closed = true

@@ -117,6 +117,10 @@ func (s *Session) SetReason(reason string) {
 // earlier exchange. Dial notes its own.
 func (s *Session) SetAddress(a netip.AddrPort) { s.record.Address = a }
 
+// SetTarget notes where the client asked to go when the session ends before
+// Authorize has been asked.
+func (s *Session) SetTarget(t target.Target) { s.record.Target = t.String() }
+
 // Responded notes the moment at which the target had answered (HTTP: the
 // response head). Relay implies it.
 func (s *Session) Responded() {

@@ -103,7 +103,6 @@ func sensitive(name []byte) bool {
 // what send writes anew.
 func (c *client) strip() {
 	f := &c.req.Fields
-	c.t.html = acceptsHTML(f)
 	c.t.binds = bindsConnection(f, "Authorization")
 	c.req.Strip()
 	level, forwards, early := c.h.anonymity, c.t.forwards >= 0, c.req.Minor == 0

@@ -13,7 +13,7 @@ const (
 	// maxSniffedLine bounds how much of a request line is asked for before a
 	// method that is not known decides. Known methods never come here, so
 	// their request targets may be as long as the wire layer takes them.
-	maxSniffedLine = 8 << 10
+	maxSniffedLine = 4 << 10
 )
 
 // known are the methods at which, with the space behind them, a connection is

@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"polyport/internal/http1"
@@ -12,8 +11,8 @@ import (
 // origin is a connection to an origin server. It belongs to one exchange, or lies in the pool.
 type origin struct {
 	stream
-	tcp    *net.TCPConn    // the connection where it is a bare one, for splice
-	raw    syscall.RawConn // of tcp
+	tcp    *net.TCPConn // the connection where it is a bare one, for splice and peek; else nil
+	peeker peeker
 	peer   netip.AddrPort
 	key    string // of the permit that it was dialled under
 	r      http1.Reader
@@ -23,8 +22,9 @@ type origin struct {
 	// one client now and never goes to the pool.
 	owned bool
 
-	idleSince  time.Time // in the pool
-	prev, next *origin   // in the pool, by idleSince
+	// In the pool:
+	idleSince time.Time
+	links     [2]links
 }
 
 // newOrigin makes an origin of a connection that has just been dialled.
@@ -32,7 +32,6 @@ func newOrigin(conn net.Conn, key string) *origin {
 	o := &origin{stream: stream{conn: conn}, key: key}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		o.tcp = tcp
-		o.raw, _ = tcp.SyscallConn() // an error leaves nil, which stale takes for stale
 	}
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
@@ -62,8 +61,5 @@ func (o *origin) abort() {
 // stale reports whether the origin has closed the connection, or spoken, while
 // nothing was asked of it.
 func (o *origin) stale() bool {
-	if o.r.Buffered() > 0 || o.raw == nil {
-		return true
-	}
-	return peek(o.raw) != peekQuiet
+	return o.r.Buffered() > 0 || o.tcp == nil || o.peeker.peek(o.tcp) != peekQuiet
 }

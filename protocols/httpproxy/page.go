@@ -65,7 +65,7 @@ func (p page) lines() (lines []string, rule string) {
 
 // whom says whom to ask.
 func (p page) whom() string {
-	return "If this is not what you expected, ask whoever runs this proxy and give this session id: " + p.id
+	return printable("If this is not what you expected, ask whoever runs this proxy and give this session id: " + p.id)
 }
 
 func (p page) text() []byte {

@@ -2,8 +2,10 @@
 
 package httpproxy
 
-import "syscall"
+import "net"
 
-// peek cannot look here; a connection that was closed while idle is found out by
-// using it.
-func peek(syscall.RawConn) peeked { return peekQuiet }
+// peeker cannot look here: a connection that was closed while idle is found out
+// by using it.
+type peeker struct{}
+
+func (*peeker) peek(*net.TCPConn) peeked { return peekQuiet }

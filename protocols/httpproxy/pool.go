@@ -18,6 +18,53 @@ type poolOptions struct {
 	idleTime time.Duration
 }
 
+// ring is a list of idle connections in the order of their idleSince. Each
+// connection is in two: that of its key and that of all.
+type ring struct {
+	oldest, newest *origin
+	count          int
+}
+
+// links are a connection's neighbours in a ring.
+type links struct{ older, newer *origin }
+
+// which selects the links of one of the two rings.
+type which uint8
+
+const (
+	ofKey which = iota
+	ofAll
+)
+
+// push adds o as the newest.
+func (r *ring) push(w which, o *origin) {
+	o.links[w] = links{older: r.newest}
+	if r.newest != nil {
+		r.newest.links[w].newer = o
+	} else {
+		r.oldest = o
+	}
+	r.newest = o
+	r.count++
+}
+
+// remove takes o out.
+func (r *ring) remove(w which, o *origin) {
+	l := o.links[w]
+	if l.older != nil {
+		l.older.links[w].newer = l.newer
+	} else {
+		r.oldest = l.newer
+	}
+	if l.newer != nil {
+		l.newer.links[w].older = l.older
+	} else {
+		r.newest = l.older
+	}
+	o.links[w] = links{}
+	r.count--
+}
+
 // pool keeps idle connections to origins, the newest on top. A connection is lent
 // only under a permit whose key it was dialled under and which covers its peer.
 // It has no goroutine: one timer runs while it is not empty.
@@ -26,10 +73,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	retired bool
-	byKey   map[string][]*origin // each in the order of idleSince
-	oldest  *origin              // the list of all, by idleSince
-	newest  *origin
-	count   int
+	byKey   map[string]ring // one for each key that has connections
+	all     ring
 	timer   *time.Timer // nil until first needed
 	ticking bool
 }
@@ -44,7 +89,7 @@ func newPool(o poolOptions) *pool {
 	if o.idleTime == 0 {
 		o.idleTime = 30 * time.Second
 	}
-	return &pool{o: o, byKey: map[string][]*origin{}}
+	return &pool{o: o, byKey: map[string]ring{}}
 }
 
 // get takes out a live connection that may be used under permit, whose key is
@@ -64,14 +109,12 @@ func (p *pool) get(permit *egress.Permit, key string, maxIdle time.Duration) *or
 func (p *pool) take(permit *egress.Permit, key string, maxIdle time.Duration) *origin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.byKey[key]
-	for i := len(list) - 1; i >= 0; i-- {
-		o := list[i]
+	for o := p.byKey[key].newest; o != nil; o = o.links[ofKey].older {
 		if maxIdle > 0 && time.Since(o.idleSince) > maxIdle {
-			return nil // and all below are older
+			return nil // and all that follow are older
 		}
 		if permit.Covers(o.peer) {
-			p.remove(o, i)
+			p.remove(o)
 			return o
 		}
 	}
@@ -97,60 +140,43 @@ func (p *pool) insert(o *origin) (out *origin) {
 	if p.retired {
 		return o
 	}
-	list := p.byKey[o.key]
+	ring := p.byKey[o.key]
 	switch {
-	case len(list) >= p.o.perKey:
-		out = list[0]
-		p.remove(out, 0)
-	case p.count >= p.o.all:
-		out = p.oldest
-		p.remove(out, 0)
+	case ring.count >= p.o.perKey:
+		out = ring.oldest
+	case p.all.count >= p.o.all:
+		out = p.all.oldest
+	}
+	if out != nil {
+		p.remove(out)
+		ring = p.byKey[o.key]
 	}
 	o.idleSince, o.reused = time.Now(), true
-	p.byKey[o.key] = append(p.byKey[o.key], o)
-	o.prev, o.next = p.newest, nil
-	if p.newest != nil {
-		p.newest.next = o
-	} else {
-		p.oldest = o
-	}
-	p.newest = o
-	p.count++
+	ring.push(ofKey, o)
+	p.byKey[o.key] = ring
+	p.all.push(ofAll, o)
 	p.tick()
 	return out
 }
 
-// remove takes o, which is at index i of its key's list, out of both lists.
-func (p *pool) remove(o *origin, i int) {
-	list := p.byKey[o.key]
-	copy(list[i:], list[i+1:])
-	list[len(list)-1] = nil
-	if list = list[:len(list)-1]; len(list) == 0 {
+// remove takes o out of both of its rings.
+func (p *pool) remove(o *origin) {
+	ring := p.byKey[o.key]
+	if ring.remove(ofKey, o); ring.count == 0 {
 		delete(p.byKey, o.key)
 	} else {
-		p.byKey[o.key] = list
+		p.byKey[o.key] = ring
 	}
-	if o.prev != nil {
-		o.prev.next = o.next
-	} else {
-		p.oldest = o.next
-	}
-	if o.next != nil {
-		o.next.prev = o.prev
-	} else {
-		p.newest = o.prev
-	}
-	o.prev, o.next = nil, nil
-	p.count--
+	p.all.remove(ofAll, o)
 }
 
 // tick makes sure that the timer runs while there is something to wait for.
 func (p *pool) tick() {
-	if p.ticking || p.oldest == nil {
+	if p.ticking || p.all.count == 0 {
 		return
 	}
 	p.ticking = true
-	wait := time.Until(p.oldest.idleSince.Add(p.o.idleTime))
+	wait := time.Until(p.all.oldest.idleSince.Add(p.o.idleTime))
 	if p.timer == nil {
 		p.timer = time.AfterFunc(wait, p.sweep)
 	} else {
@@ -169,8 +195,8 @@ func (p *pool) expired() (out []*origin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	for o := p.oldest; o != nil && now.Sub(o.idleSince) >= p.o.idleTime; o = p.oldest {
-		p.remove(o, 0) // the oldest of all is the oldest of its key
+	for o := p.all.oldest; o != nil && now.Sub(o.idleSince) >= p.o.idleTime; o = p.all.oldest {
+		p.remove(o)
 		out = append(out, o)
 	}
 	p.ticking = false
@@ -183,9 +209,8 @@ func (p *pool) retire() {
 	p.mu.Lock()
 	p.retired = true
 	var out []*origin
-	for p.oldest != nil {
-		o := p.oldest
-		p.remove(o, 0)
+	for o := p.all.oldest; o != nil; o = p.all.oldest {
+		p.remove(o)
 		out = append(out, o)
 	}
 	if p.timer != nil {
@@ -201,5 +226,5 @@ func (p *pool) retire() {
 func (p *pool) size() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.count
+	return p.all.count
 }

@@ -79,8 +79,11 @@ func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
 	}
 	_, err := http1.CopyBody(w, &o.r, http1.CopyOptions{
 		Splice: func(n int64) (int64, error) {
+			if u := c.t.upload; o.tcp == nil || u != nil && !u.isDone(0) {
+				return 0, nil // the upload has the client's reading side, which RawTCP looks at
+			}
 			to, ok := c.RawTCP()
-			if !ok || o.tcp == nil {
+			if !ok {
 				return 0, nil
 			}
 			return splice(&c.stream, to, &o.stream, o.tcp, n, nil)

@@ -53,6 +53,7 @@ func (c *client) send() (outcome, error) {
 		if !c.repeatable(o, err) {
 			return c.fail(o, err)
 		}
+		c.stopWatching()
 		o.close()
 		o = nil
 	}

@@ -21,10 +21,11 @@ type upload struct {
 // head before it waits for more, since the client may wait for the origin's word.
 func (c *client) sendBody(o *origin) error {
 	f := c.req.Framing
-	switch buffered := int64(c.r.Buffered()); {
-	case f.Empty():
+	if f.Empty() {
 		return o.w.EndBody(nil)
-	case f.Kind == http1.Length && f.Length <= buffered:
+	}
+	c.t.html = acceptsHTML(&c.req.Fields) // which are gone from here on
+	if f.Kind == http1.Length && f.Length <= int64(c.r.Buffered()) {
 		_, err := http1.CopyBody(&o.w, &c.r, http1.CopyOptions{})
 		return err
 	}
@@ -59,12 +60,16 @@ func (c *client) uploadBody(o *origin, u *upload) {
 
 func (u *upload) note(int64) { u.moved.Store(now().UnixNano()) }
 
-// isDone reports whether the upload has ended, and waits a moment for one that is about to.
+// isDone reports whether the upload has ended, and waits a moment for one that
+// is about to.
 func (u *upload) isDone(wait time.Duration) bool {
 	select {
 	case <-u.done:
 		return true
 	default:
+	}
+	if wait <= 0 {
+		return false
 	}
 	t := time.NewTimer(wait)
 	defer t.Stop()
@@ -88,10 +93,8 @@ func (c *client) stopUpload() (running bool) {
 		return false
 	}
 	c.t.upload = nil
-	select {
-	case <-u.done:
+	if u.isDone(0) {
 		return false
-	default:
 	}
 	c.stopReads()
 	c.t.origin.abort()

@@ -30,17 +30,16 @@ func (c *client) watch(now time.Time) (time.Time, error) {
 	next := now.Add(watchEvery)
 	if u := c.t.upload; u != nil {
 		c.extend(u)
-		return next, nil
+		if !u.isDone(0) {
+			return next, nil // who reads the client will notice
+		}
 	}
-	raw, ok := c.RawTCP()
+	tcp, ok := c.RawTCP()
 	if !ok {
 		return next, nil
 	}
-	sc, err := raw.SyscallConn()
-	if err != nil {
-		return next, nil
-	}
-	switch peek(sc) {
+	var p peeker
+	switch p.peek(tcp) {
 	case peekError:
 		return next, errClientGone
 	case peekEOF:

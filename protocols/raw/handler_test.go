@@ -15,9 +15,12 @@ import (
 type fake struct {
 	authorizeErr, dialErr error
 
-	asked   string
-	relayed net.Conn
+	asked       string
+	established bool
+	relayed     net.Conn
 }
+
+func (f *fake) Established() { f.established = true }
 
 func (f *fake) Relay(target net.Conn) { f.relayed = target }
 
@@ -27,8 +30,8 @@ func (f *fake) AuthorizeBackend(_ context.Context, t target.Target, b *upstream.
 }
 
 func (f *fake) Dial(context.Context, *egress.Permit) (net.Conn, error) {
-	if f.asked == "" {
-		return nil, errors.New("dialled without having asked")
+	if f.asked == "" || !f.established {
+		return nil, errors.New("dialled without having asked, or as an unfinished session")
 	}
 	if f.dialErr != nil {
 		return nil, f.dialErr

@@ -166,3 +166,23 @@ func FuzzMatch(f *testing.F) {
 		}
 	})
 }
+
+func TestErrorSaysWhatToDo(t *testing.T) {
+	const begins = "no row of the protocol table takes this connection; its first 8 bytes look like "
+	tests := []struct {
+		name string
+		err  Error
+		want string
+	}{
+		{"hint", Error{Bytes: 8, Looks: "SMTP", Hint: hintRaw}, begins + "SMTP; if it is welcome here, write a [protocols.raw.NAME] table for it"},
+		{"nothing to do", Error{Bytes: 8, Looks: "text"}, begins + "text"},
+		{"not told", Error{Bytes: 8, Looks: "TLS", Err: net.ErrClosed}, begins + "TLS (use of closed network connection)"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.err.Error(); got != tt.want {
+				t.Errorf("Error = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

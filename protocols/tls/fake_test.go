@@ -37,12 +37,18 @@ type fake struct {
 	version string
 	reason  string
 	relayed net.Conn
+
+	named       string // by SetTarget
+	established bool
 }
 
 func (f *fake) Conn() *mux.Conn         { return f.conn }
 func (f *fake) SetVersion(v string)     { f.version = v }
 func (f *fake) SetReason(reason string) { f.reason = reason }
 func (f *fake) Relay(target net.Conn)   { f.relayed = target }
+
+func (f *fake) SetTarget(t target.Target) { f.named = t.String() }
+func (f *fake) Established()              { f.established = true }
 
 func (f *fake) Authorize(_ context.Context, t target.Target) (*egress.Permit, error) {
 	f.asked = t.String()
@@ -55,8 +61,8 @@ func (f *fake) AuthorizeBackend(_ context.Context, t target.Target, b *upstream.
 }
 
 func (f *fake) Dial(context.Context, *egress.Permit) (net.Conn, error) {
-	if f.asked == "" {
-		return nil, errors.New("dialled without having asked")
+	if f.asked == "" || !f.established {
+		return nil, errors.New("dialled without having asked, or as an unfinished session")
 	}
 	if f.dialErr != nil {
 		return nil, f.dialErr

@@ -37,6 +37,8 @@ type client interface {
 	Conn() *mux.Conn
 	SetVersion(v string)
 	SetReason(reason string)
+	SetTarget(t target.Target)
+	Established()
 	Authorize(ctx context.Context, t target.Target) (*egress.Permit, error)
 	AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error)
 	Dial(ctx context.Context, p *egress.Permit) (net.Conn, error)
@@ -62,6 +64,7 @@ func (h *handler) serve(ctx context.Context, s client) error {
 	if err != nil {
 		return answer(s, err)
 	}
+	s.Established() // a client that waits for a permitted target is not unfinished any more
 	server, err := s.Dial(ctx, permit)
 	if err != nil {
 		return answer(s, err)
@@ -104,6 +107,7 @@ func (h *handler) authorize(ctx context.Context, s client, hello clienthello.Hel
 	if h.dialSNI {
 		return s.Authorize(ctx, t)
 	}
+	s.SetTarget(t)
 	s.SetReason(reasonNoRoute)
 	return nil, &refusal{clienthello.AlertUnrecognizedName, fmt.Errorf("%w %s", errNoRoute, t.Host())}
 }
