@@ -3,6 +3,7 @@
 # make bench  the project's own benchmarks
 # make soak   hours of fuzzing, split over all fuzz targets
 # make build  a static binary, ./polyport
+# make image  the container image polyport:latest, by buildah; make rootfs is the part before docker build
 
 SHELL      := /bin/bash
 GO         ?= go
@@ -11,6 +12,8 @@ GOFUMPT    := $(TOOLS)/gofumpt
 STATIC     := $(TOOLS)/staticcheck
 VERSION    ?= dev
 FUZZTIME   ?= 5m
+BUILDAH    ?= buildah
+CONTEXT    ?= .
 
 .PHONY: test check lint bench soak build rootfs image deps clean
 
@@ -50,15 +53,18 @@ soak:
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X polyport/internal/daemon.version=$(VERSION)' -o polyport .
 
-# The time zones are in the binary; CA roots come from this machine.
+# What the image is made of. Time zones are in the binary; CA roots come from this machine.
 rootfs:
-	rm -rf build/image
-	mkdir -p build/image/etc/ssl/certs build/image/etc/polyport
-	cp /etc/ssl/certs/ca-certificates.crt build/image/etc/ssl/certs/
-	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X polyport/internal/daemon.version=$(VERSION)' -o build/image/polyport .
+	rm -rf $(CONTEXT)/build/image
+	mkdir -p $(CONTEXT)/build/image/root/etc/ssl/certs $(CONTEXT)/build/image/volume/polyport
+	cp /etc/ssl/certs/ca-certificates.crt $(CONTEXT)/build/image/root/etc/ssl/certs/
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -ldflags '-s -w -X polyport/internal/daemon.version=$(VERSION)' \
+		-o $(CONTEXT)/build/image/root/polyport .
 
+# The health check needs Docker's format: OCI's has none.
 image: rootfs
-	buildah bud --isolation chroot --storage-driver vfs -t polyport:$(VERSION) .
+	$(BUILDAH) bud --isolation chroot --storage-driver vfs --format docker -f Dockerfile --ignorefile .dockerignore \
+		-t polyport:$(VERSION) -t polyport:latest $(CONTEXT)
 
 clean:
 	rm -rf polyport build $(TOOLS)

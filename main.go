@@ -275,8 +275,9 @@ func (c *commands) doctorCommand() *cli.Command {
 		Name:      "doctor",
 		Usage:     "speak every row of the protocol table to a running port and say in words what is wrong",
 		ArgsUsage: "[PROXY_ADDR]",
-		Description: "PROXY_ADDR is host:port, " + doctor.DefaultAddress + " if it is not said. The exit code is 0 if every row answers\n" +
-			"in its own protocol (a refusal is an answer), 1 if not: fit for a container's health check.",
+		Description: "PROXY_ADDR is host:port; if it is not said, the first address in POLYPORT_LISTEN, or " + doctor.DefaultAddress + ".\n" +
+			"The exit code is 0 if every row answers in its own protocol (a refusal is an answer), 1 if not: fit for a\n" +
+			"container's health check.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},
@@ -294,6 +295,9 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		return usagef("doctor takes one PROXY_ADDR (host:port), behind its flags")
 	}
 	address := ctx.Args().First()
+	if address == "" { // a container's health check asks where its gateway listens
+		address, _, _ = strings.Cut(os.Getenv("POLYPORT_LISTEN"), ",")
+	}
 	if address == "" {
 		address = doctor.DefaultAddress
 	}
@@ -338,7 +342,7 @@ func (c *commands) userCommand() *cli.Command {
 
 func oneName(ctx *cli.Context) (string, error) {
 	if ctx.NArg() != 1 {
-		return "", usagef("%s takes one NAME, behind its flags", ctx.Command.FullName())
+		return "", usagef("%s takes one NAME, behind its flags", ctx.Command.HelpName)
 	}
 	return ctx.Args().First(), nil
 }

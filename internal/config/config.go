@@ -42,7 +42,7 @@ type File struct {
 	DNS     DNS                `toml:"dns"`
 
 	// DefaultRules says that nobody wrote a rule into the file: the default
-	// policy stands in front of Rule, which then holds at most what Override added.
+	// policy stands behind Rule, which then holds at most what Override added.
 	DefaultRules bool `toml:"-"`
 
 	doc       *document      // where things stand, for faults; nil for Default

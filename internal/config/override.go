@@ -12,8 +12,8 @@ type Override struct {
 	Listen []string
 	// Htpasswd replaces [auth] htpasswd. A relative path is taken from the working directory.
 	Htpasswd string
-	// AllowClient and AllowTarget add rules behind the default policy, which keeps holding:
-	// these clients may reach these targets, with a user where one is required. Without
+	// AllowClient and AllowTarget put rules in front of the default policy, which keeps holding for
+	// whatever they do not match: these clients may reach these targets, with a user where one is required. Without
 	// AllowTarget that is public addresses (the guard sees to it); without AllowClient it is whom the
 	// default policy admits: clients on this machine, and users. Port 25 stays closed.
 	AllowClient, AllowTarget []string

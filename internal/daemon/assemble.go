@@ -172,14 +172,14 @@ func muxSniff(f *config.File) mux.SniffOptions {
 	return o
 }
 
-// policyOptions translates the [[rule]] tables.
+// policyOptions translates the [[rule]] tables, and those that flags have made.
 func policyOptions(f *config.File) acl.Options {
 	o := acl.Options{HasUsers: f.Auth.Htpasswd != ""}
-	if f.DefaultRules {
-		o.Rules = acl.DefaultRules()
-	}
 	for _, r := range f.Rule {
 		o.Rules = append(o.Rules, aclRule(r))
+	}
+	if f.DefaultRules {
+		o.Rules = append(o.Rules, acl.DefaultRules()...)
 	}
 	return o
 }
@@ -226,7 +226,7 @@ func refuseOpenProxy(f *config.File, p *acl.Policy) error {
 			errs = multierror.Append(errs, fmt.Errorf(
 				"listen.%s: rule %q would let anyone who can reach this port use it without a user: %w. "+
 					"Name who may, for instance client = [\"192.168.0.0/16\"] in that rule, or set up users with [auth] htpasswd; "+
-					"if the whole network is really meant, write allow_open_proxy = true", name, rule, errOpenProxy))
+					"if the whole network is really meant, write allow_open_proxy = true (or --allow-open-proxy)", name, rule, errOpenProxy))
 		}
 	}
 	return errs.ErrorOrNil()

@@ -3,8 +3,7 @@ package daemon
 import (
 	"fmt"
 	"io"
-
-	"polyport/internal/config"
+	"strings"
 )
 
 // Check reads and builds a configuration without opening a socket. It prints
@@ -34,15 +33,13 @@ func Check(o Options, w io.Writer) error {
 	return nil
 }
 
-// allWarnings collects what is legal but dangerous.
-func allWarnings(f *config.File, a *assembly) []string {
-	return append(append(f.Warnings(), a.policy.Warnings()...), a.collisions()...)
-}
-
 // plural counts things in English.
 func plural(n int, what string) string {
-	if n == 1 {
+	switch {
+	case n == 1:
 		return "1 " + what
+	case strings.HasSuffix(what, "s"):
+		what += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

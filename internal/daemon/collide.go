@@ -27,7 +27,7 @@ func (a *assembly) collisions() []string {
 			continue
 		}
 		if row := takenRow(r); row != "" {
-			found = append(found, fmt.Sprintf("protocols.raw.%s is tried before the row %s and matches its clients too: they will all go to its backend", r.Name, row))
+			found = append(found, fmt.Sprintf("protocols.raw.%s: it is tried before the row %s and matches its clients too: they will all go to its backend", r.Name, row))
 		}
 	}
 	return found

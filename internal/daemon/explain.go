@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"polyport/acl"
@@ -41,6 +43,7 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	f.Log.Access, f.Log.AccessTo = config.AccessOff, config.ToStderr // a question leaves no line, and makes no file
 	st, err := newState(f, Options{Stderr: io.Discard, Stdout: io.Discard}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -49,7 +52,7 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	for _, l := range wanted(f) {
 		st.own.add(l.key.address)
 	}
-	r, err := request(f, q)
+	r, err := request(f, rowNames(a.rows), q)
 	if err != nil {
 		return err
 	}
@@ -62,7 +65,7 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 }
 
 // request makes of a question what a session would ask.
-func request(f *config.File, q Question) (acl.Request, error) {
+func request(f *config.File, rows []string, q Question) (acl.Request, error) {
 	t, err := target.Parse(q.Target)
 	if err != nil {
 		return acl.Request{}, err
@@ -70,10 +73,13 @@ func request(f *config.File, q Question) (acl.Request, error) {
 	if q.Listener == "" {
 		q.Listener = f.ListenerNames()[0]
 	} else if _, ok := f.Listen[q.Listener]; !ok {
-		return acl.Request{}, fmt.Errorf("there is no listener %q in the configuration", q.Listener)
+		return acl.Request{}, fmt.Errorf("there is no listener %q; there are %s", q.Listener, strings.Join(f.ListenerNames(), ", "))
 	}
-	if q.Protocol == "" {
+	switch {
+	case q.Protocol == "":
 		q.Protocol = "connect"
+	case !contains(rows, q.Protocol):
+		return acl.Request{}, fmt.Errorf("there is no protocol %q; there are %s", q.Protocol, strings.Join(rows, ", "))
 	}
 	if q.Method == "" {
 		q.Method = methodOf(q.Protocol)
@@ -121,8 +127,10 @@ func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explan
 		who = "user " + r.Identity
 	}
 	fmt.Fprintf(w, "  asked as client %s, %s, protocol %s, method %q, listener %s\n", r.Client, who, r.Protocol, r.Method, r.Listener)
-	fmt.Fprintln(w, "\nby name:")
-	printSteps(w, p.Explain(r, netip.Addr{}))
+	if _, literal := r.Target.Addr(); !literal { // its one address is explained below
+		fmt.Fprintln(w, "\nby name:")
+		printSteps(w, p.Explain(r, netip.Addr{}))
+	}
 	switch {
 	case x.ResolveErr != nil:
 		fmt.Fprintf(w, "\nthe name could not be resolved: %v\n", x.ResolveErr)
@@ -132,7 +140,7 @@ func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explan
 	for _, v := range x.Verdicts {
 		text := decisionText(v.Decision)
 		if v.Own {
-			text = "denied: it is one of the gateway's own listening sockets, which no rule can open"
+			text = ownText
 		}
 		fmt.Fprintf(w, "\naddress %s: %s\n", v.Address.Addr(), text)
 		printSteps(w, p.Explain(r, v.Address.Addr()))
@@ -145,11 +153,17 @@ func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explan
 	}
 }
 
+// ownText is the answer that no rule can change.
+const ownText = "denied: it is one of the gateway's own listening sockets, which no rule can open"
+
 // answer says in words what a session would get.
 func answer(x egress.Explanation) string {
+	var e *egress.Error
 	switch {
 	case x.Allowed():
 		return decisionText(x.Final)
+	case errors.As(x.Err, &e) && e.Reason == egress.LoopDetected:
+		return ownText
 	case x.ResolveErr != nil:
 		return "cannot be resolved"
 	case errors.Is(x.Err, egress.ErrChallenge):
@@ -177,7 +191,9 @@ func printSteps(w io.Writer, e acl.Explanation) {
 	if e.Special != "" {
 		fmt.Fprintf(w, "  (the address is %s)\n", e.Special)
 	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, s := range e.Steps {
-		fmt.Fprintf(w, "  %-7s %-28q %-24s %s\n", s.Action, s.Rule, s.Result, s.Why)
+		fmt.Fprintf(t, "  %s\t%q\t%s\t%s\n", s.Action, s.Rule, s.Result, s.Why)
 	}
+	_ = t.Flush() // what cannot be written does not change the answer
 }

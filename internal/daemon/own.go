@@ -19,13 +19,14 @@ type ownSockets struct {
 	locals  map[netip.Addr]bool // the addresses of this machine
 	asOf    time.Time
 	lookups func() ([]net.Addr, error)
+	binds   func(netip.Addr) bool // whether a socket can be bound to an address
 }
 
 // localsLife is how long the machine's addresses are believed.
 const localsLife = 10 * time.Second
 
 func newOwnSockets() *ownSockets {
-	o := &ownSockets{lookups: net.InterfaceAddrs}
+	o := &ownSockets{lookups: net.InterfaceAddrs, binds: canBind}
 	o.set(nil)
 	return o
 }
@@ -69,8 +70,34 @@ func (o *ownSockets) holds(ap netip.AddrPort) bool {
 	return false
 }
 
-// isLocal reports whether a is an address of this machine.
+// isLocal reports whether a connection to a stays on this machine. A system may
+// have whole prefixes to itself (a network on the loopback interface, a route of
+// type local), whose addresses no interface lists; but sockets can be bound to them.
 func (o *ownSockets) isLocal(a netip.Addr) bool {
+	return o.isListed(a) || o.binds(a) && !o.binds(foreign(a))
+}
+
+// foreign returns an address of a's family that no machine has (RFC 5737, RFC 3849).
+// Where a socket can be bound even to that (net.ipv4.ip_nonlocal_bind), binding tells nothing.
+func foreign(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte{192, 0, 2, 1})
+	}
+	return netip.AddrFrom16([16]byte{0: 0x20, 1: 0x01, 2: 0x0d, 3: 0xb8, 15: 1})
+}
+
+// canBind reports whether a socket can be bound to a. It sends nothing.
+func canBind(a netip.Addr) bool {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return false
+	}
+	_ = c.Close() // nothing was done with it
+	return true
+}
+
+// isListed reports whether an interface of this machine has the address.
+func (o *ownSockets) isListed(a netip.Addr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now := time.Now(); o.locals == nil || now.Sub(o.asOf) > localsLife {

@@ -122,13 +122,13 @@ func (st *state) openUsers(f *config.File) (*auth.Users, error) {
 		Path:    f.Auth.Htpasswd,
 		Groups:  f.Auth.Groups,
 		Lockout: st.lockout,
-		Log:     func(err error) { st.log.Error(err.Error()) },
+		Log:     func(err error) { st.log.Error(config.Join(err).Error()) },
 	})
 	if errors.Is(err, fs.ErrNotExist) && os.Getenv("POLYPORT_CONTAINER") != "" {
 		return nil, fmt.Errorf("there are no users yet, and without any this container would serve nobody. Make one with:\n"+
 			"  docker run --rm -it -v polyport:%s polyport user add NAME\nand run the container with the same -v", filepath.Dir(f.Auth.Htpasswd))
 	}
-	return users, err
+	return users, config.Join(err)
 }
 
 // checkUsers finds the faults of the file of users.

@@ -295,6 +295,7 @@ func TestRunWithBadOptions(t *testing.T) {
 		{Options{Address: "127.0.0.1"}, "is not host:port"},
 		{Options{Address: "127.0.0.1:"}, "is not host:port"},
 		{Options{Address: DefaultAddress, Target: "example.com"}, "what to reach through the proxy"},
+		{Options{Address: DefaultAddress, Rows: []string{"htp"}}, `no check for the row "htp"; there are those for http, connect, socks4, socks5, tls`},
 	} {
 		checks := Run(t.Context(), tt.o)
 		if c := checks[0]; c.OK || !strings.Contains(c.Detail, tt.want) || Healthy(checks) {

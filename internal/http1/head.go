@@ -104,8 +104,22 @@ func parseField(head []byte, from, to int) (span, error) {
 		name: uint32(from), nameLen: uint16(colon),
 		value: uint32(start), valueLen: uint16(end - start),
 	}
-	s.id, s.class = lookUp(line[:colon])
+	if s.id, s.class = lookUp(line[:colon]); s.id == idContentLength {
+		s.dropZeros(head)
+	}
 	return s, nil
+}
+
+// dropZeros drops zeros in front of a number. They are allowed, but who reads
+// "010" as octal behind us would see the body end elsewhere.
+func (s *span) dropZeros(head []byte) {
+	if _, ok := parseDigits(head[s.value : s.value+uint32(s.valueLen)]); !ok {
+		return // it will be refused as it stands
+	}
+	for s.valueLen > 1 && head[s.value] == '0' {
+		s.value++
+		s.valueLen--
+	}
 }
 
 // parseVersion returns the minor version of HTTP/1.0 and HTTP/1.1. Another major

@@ -71,8 +71,8 @@ func TestReadRequest(t *testing.T) {
 			"GET / HTTP/1.1 {no body 0} close=true\nHost: a.example\nConnection: \", close\n",
 		},
 		{
-			"length", "POST / HTTP/1.1\r\n" + host + "Content-Length: 007\r\n\r\n",
-			"POST / HTTP/1.1 {length 7} close=false\nHost: a.example\nContent-Length: 007\n",
+			"length with zeros in front, which nobody behind shall read as octal", "POST / HTTP/1.1\r\n" + host + "Content-Length: 007\r\n\r\n",
+			"POST / HTTP/1.1 {length 7} close=false\nHost: a.example\nContent-Length: 7\n",
 		},
 		{
 			"chunked in any case", "POST / HTTP/1.1\r\n" + host + "Transfer-Encoding: \tChUnKeD \r\n\r\n",

@@ -3,6 +3,7 @@ package relay
 import (
 	"io"
 	"sync"
+	"time"
 )
 
 // bufferSize is what one read takes in. A read that fills it says that more is
@@ -38,6 +39,7 @@ func (t *Tunnel) copy(d int) {
 		switch {
 		case err == nil:
 		case err == io.EOF:
+			t.awaitWrite(1 - d)
 			t.endOfFile(d)
 			return
 		default:
@@ -52,6 +54,9 @@ func (t *Tunnel) send(d int, b []byte) bool {
 	if len(b) == 0 {
 		return true
 	}
+	f := &t.flows[d]
+	f.writing.Store(true)
+	defer f.writing.Store(false)
 	n, err := t.ends[1-d].Write(b)
 	if n > 0 {
 		t.deliver(d, n)
@@ -60,8 +65,18 @@ func (t *Tunnel) send(d int, b []byte) bool {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		t.flows[d].pending = b[n:]
+		f.pending = b[n:]
 		t.over(d, writeFailed, err)
 	}
 	return err == nil
+}
+
+// awaitWrite lets a Write to the connection that has just reached its end report
+// its error. A reset is told once only, by most systems: when a Write gets the error, a
+// Read gets an end of file. A Write that fails has failed by now, so the
+// wait is for its goroutine to say so; one that blocks is not waited for.
+func (t *Tunnel) awaitWrite(d int) {
+	for i := 0; i < 20 && t.flows[d].writing.Load(); i++ {
+		time.Sleep(time.Millisecond)
+	}
 }

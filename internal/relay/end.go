@@ -222,12 +222,14 @@ func setAbort(c net.Conn) {
 // isTimeout reports whether a read or write ended because of a deadline.
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
+// drainPatience is how long a send queue may stand still after a reset.
+var drainPatience = 3 * time.Second
+
 const (
-	drainPatience = 3 * time.Second        // how long a send queue may stand still after a reset
-	drainLimit    = 30 * time.Second       // how long it may take in all
-	drainUnknown  = 200 * time.Millisecond // what a queue gets that cannot be looked at
-	drainStep     = time.Millisecond       // the first look; each further one waits twice as long
-	drainMaxStep  = 100 * time.Millisecond
+	drainLimit   = 30 * time.Second       // how long it may take in all
+	drainUnknown = 200 * time.Millisecond // what a queue gets that cannot be looked at
+	drainStep    = time.Millisecond       // the first look; each further one waits twice as long
+	drainMaxStep = 100 * time.Millisecond
 )
 
 // drain is the wait between a reset of one side and that of the other. A

@@ -19,6 +19,7 @@ const (
 type flow struct {
 	delivered atomic.Int64 // bytes that the destination's socket has taken
 	moved     atomic.Int64 // when it last took some: nanoseconds since Tunnel.begun
+	writing   atomic.Bool  // copied flows: a Write is under way, or its failure not yet reported
 	pending   []byte       // to be delivered before anything is read; belongs to the flow's goroutine
 	state     flowState
 	rousing   bool // the read deadline was set so that the flow looks up and parks

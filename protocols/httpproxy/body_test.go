@@ -188,7 +188,7 @@ func TestExpectContinue(t *testing.T) {
 	g := newGateway(t, gatewayOptions{})
 	c := g.connect()
 	c.send("PUT http://%s/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", o.addr())
-	want(t, "interim", c.head(), "HTTP/1.1 100 Continue\r\n\r\n")
+	want(t, "interim", c.head(), "HTTP/1.1 100 Continue\r\nVia: 1.1 polyport\r\n\r\n")
 	c.send("hello")
 	if resp, _ := c.response(http.MethodPut); resp.StatusCode != 200 || resp.Close {
 		t.Errorf("answer %d, close %v; want 200 on a connection that goes on", resp.StatusCode, resp.Close)
@@ -234,8 +234,8 @@ func TestInterimResponses(t *testing.T) {
 		o, g := newScripted(t, script), newGateway(t, gatewayOptions{})
 		c := g.connect()
 		c.send("GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", o.addr())
-		want(t, "first", c.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
-		want(t, "second", c.head(), "HTTP/1.1 102 Processing\r\n\r\n")
+		want(t, "first", c.head(), "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nVia: 1.1 polyport\r\n\r\n")
+		want(t, "second", c.head(), "HTTP/1.1 102 Processing\r\nVia: 1.1 polyport\r\n\r\n")
 		if _, body := c.response(http.MethodGet); body != "ok" {
 			t.Errorf("body %q", body)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 
 	"polyport/internal/auth"
@@ -63,8 +62,15 @@ func newClient(h *handler, s *session.Session) *client {
 	return c
 }
 
-// release gives everything back but the connection, which is the session's.
+// release gives everything back but the connection, which is the session's. It is called
+// after a panic too, so it takes nothing for settled.
 func (c *client) release() {
+	if u := c.t.upload; u != nil {
+		c.stopReads()
+		c.t.origin.abort()
+		<-u.done
+	}
+	c.closeOrigin()
 	c.r.Release()
 	c.w.Release()
 	c.dropOwned()
@@ -118,10 +124,11 @@ func (c *client) exchange(ctx context.Context) (outcome, error) {
 	}
 	c.s.SetProtocol(row)
 	if !c.s.Allows(row) {
-		return c.refuse(&refusal{
-			status: http.StatusForbidden, reason: requestDenied,
-			says: "This port does not serve requests of this kind.",
-		})
+		r := &refusal{status: statusForbidden, reason: requestDenied, says: "This port does not serve requests of this kind."}
+		if row == rowConnect {
+			return c.refuseTunnel(r)
+		}
+		return c.refuse(r)
 	}
 	switch c.req.Target.Form {
 	case http1.AuthorityForm:
@@ -148,7 +155,7 @@ func (c *client) unreadable(err error) (outcome, error) {
 		r.status = malformed.Status
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		r = &refusal{
-			status: http.StatusRequestTimeout, reason: requestError,
+			status: statusRequestTimeout, reason: requestError,
 			says: "The request did not arrive in time.", err: fmt.Errorf("read the request: %w", err),
 		}
 	case errors.Is(err, io.EOF):

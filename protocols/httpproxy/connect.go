@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"context"
 	"fmt"
-	"net/http"
 
 	"polyport/internal/target"
 )
@@ -31,7 +30,7 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 		return c.refuseTunnel(forEgress(err))
 	}
 	c.establish()
-	c.s.SetStatus(http.StatusOK)
+	c.s.SetStatus(statusOK)
 	c.wr.each(c.s.Timeouts().Handshake)
 	if _, err := c.stream.Write([]byte(connected)); err != nil {
 		_ = conn.Close() // the client is gone and with it the tunnel
@@ -46,7 +45,7 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 // the tunnel and must not be read as a request; so the connection goes on only for another
 // try with a password, and only if nothing came.
 func (c *client) refuseTunnel(r *refusal) (outcome, error) {
-	if r.status != http.StatusProxyAuthRequired || c.r.Buffered() > 0 {
+	if r.status != statusProxyAuthRequired || c.r.Buffered() > 0 {
 		r.closes = true
 	}
 	return c.refuse(r)

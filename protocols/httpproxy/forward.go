@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"context"
 	"errors"
-	"net/http"
 	"strconv"
 
 	"polyport/internal/http1"
@@ -15,7 +14,6 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 		return c.refuse(badRequest(err))
 	}
 	c.s.SetURL(c.dest.base + string(c.req.Target.PathQuery))
-	c.t.ctx = ctx
 	if r := c.examine(); r != nil {
 		return c.refuse(r)
 	}
@@ -40,9 +38,12 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 func (c *client) examine() *refusal {
 	_, other := c.req.ExpectContinue()
 	if other {
-		return &refusal{status: http.StatusExpectationFailed, reason: requestError, says: "The expectation of this request is not known (RFC 9110 section 10.1.1)."}
+		return &refusal{
+			status: statusExpectationFailed, reason: requestError,
+			says: "The expectation of this request is not known (RFC 9110 section 10.1.1).",
+		}
 	}
-	if c.req.Method == http.MethodTrace && !c.req.Framing.Empty() {
+	if c.req.Method == methodTrace && !c.req.Framing.Empty() {
 		return badRequest(errors.New("a TRACE request has no content (RFC 9110 section 9.3.8)"))
 	}
 	if c.lastHop() {
@@ -63,12 +64,12 @@ func (c *client) examine() *refusal {
 
 // lastHop reports whether Max-Forwards means anything for the method (RFC 9110 section 7.6.2).
 func (c *client) lastHop() bool {
-	return c.req.Method == http.MethodTrace || c.req.Method == http.MethodOptions
+	return c.req.Method == methodTrace || c.req.Method == methodOptions
 }
 
 // answerLastHop answers a request whose Max-Forwards has run out.
 func (c *client) answerLastHop() (outcome, error) {
-	if c.req.Method == http.MethodOptions {
+	if c.req.Method == methodOptions {
 		return c.reply(optionsAnswer())
 	}
 	c.req.Strip()
@@ -86,7 +87,7 @@ func (c *client) answerLastHop() (outcome, error) {
 			body = append(body, "\r\n"...)
 		}
 	}
-	return c.reply(&answer{status: http.StatusOK, contentType: "message/http", body: append(body, "\r\n"...)})
+	return c.reply(&answer{status: statusOK, contentType: "message/http", body: append(body, "\r\n"...)})
 }
 
 // sensitive reports whether a field is left out of the answer to TRACE (RFC 9110 section 9.3.8).

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"html/template"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 )
@@ -108,7 +107,7 @@ const (
   host = host.toLowerCase();
   if (isPlainHostName(host) && host.indexOf(":") < 0 ||
       dnsDomainIs(host, ".local") || dnsDomainIs(host, ".localhost") ||
-      shExpMatch(host, "127.*.*.*") || host === "::1" || host === "[::1]") {
+      /^127\.\d+\.\d+\.\d+$/.test(host) || host === "::1" || host === "[::1]") {
     return "DIRECT";
   }
   return "`
@@ -124,29 +123,43 @@ func (c *client) help() (outcome, error) {
 	address, on := c.s.HelpPage()
 	if !on {
 		return c.refuse(&refusal{
-			status: http.StatusBadRequest, reason: requestError, closes: true,
+			status: statusBadRequest, reason: requestError, closes: true,
 			says: "This is the port of a proxy, not a web server: it serves no pages of its own.",
 		})
 	}
-	if m := c.req.Method; m != http.MethodGet && m != http.MethodHead {
-		return c.refuse(&refusal{status: http.StatusMethodNotAllowed, allow: "GET, HEAD", says: "The pages of this proxy can only be read."})
+	if m := c.req.Method; m != methodGet && m != methodHead {
+		return c.refuse(&refusal{
+			status: statusMethodNotAllowed, allow: "GET, HEAD",
+			says: "The pages of this proxy can only be read.",
+		})
 	}
 	s, err := newSetup(address, c.s.Allows)
 	if err != nil {
-		return c.refuse(&refusal{status: http.StatusInternalServerError, reason: internalError, says: "The help page cannot be shown.", err: err})
+		return c.refuse(noHelp(err))
 	}
 	path, _, _ = strings.Cut(path, "?")
 	switch path {
 	case "/":
 		body, err := s.page()
 		if err != nil {
-			return c.refuse(&refusal{status: http.StatusInternalServerError, reason: internalError, says: "The help page cannot be shown.", err: err})
+			return c.refuse(noHelp(err))
 		}
-		return c.reply(&answer{status: http.StatusOK, contentType: "text/html; charset=utf-8", policy: helpPolicy, body: body})
+		return c.reply(&answer{status: statusOK, contentType: htmlType, policy: helpPolicy, body: body})
 	case "/proxy.pac", "/wpad.dat":
-		return c.reply(&answer{status: http.StatusOK, contentType: pacType, cache: "no-cache", body: s.pac()})
+		return c.reply(&answer{status: statusOK, contentType: pacType, cache: "no-cache", body: s.pac()})
 	}
-	return c.refuse(&refusal{status: http.StatusNotFound, says: "There is no such page here. This is a proxy; the page / says how to use it."})
+	return c.refuse(&refusal{
+		status: statusNotFound,
+		says:   "There is no such page here. This is a proxy; the page / says how to use it.",
+	})
+}
+
+// noHelp is the answer when the help page cannot be made.
+func noHelp(err error) *refusal {
+	return &refusal{
+		status: statusInternalError, reason: internalError, err: err,
+		says: "The help page cannot be shown.",
+	}
 }
 
 // pacType is the media type by which browsers know a PAC file.

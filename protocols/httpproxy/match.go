@@ -26,7 +26,7 @@ var known = [...]string{
 }
 
 const (
-	connectLine = "CONNECT "
+	connectLine = methodConnect + " "
 	versionMark = "HTTP/1."
 )
 
@@ -59,7 +59,7 @@ func matchHTTP(p []byte) mux.Verdict {
 			return mux.Match
 		}
 	}
-	if string(method) == "CONNECT" {
+	if string(method) == methodConnect {
 		return mux.NoMatch
 	}
 	return matchLine(p, n+1)

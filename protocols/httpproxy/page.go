@@ -2,11 +2,15 @@ package httpproxy
 
 import (
 	"html"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"polyport/internal/http1"
 )
+
+// htmlType is the media type of pages.
+const htmlType = "text/html; charset=utf-8"
 
 // page is what an error page shows.
 type page struct {
@@ -20,7 +24,7 @@ func (p page) answer(asHTML bool) answer {
 	r := p.refusal
 	a := answer{status: r.status, fields: r.fields()}
 	if asHTML {
-		a.contentType = "text/html; charset=utf-8"
+		a.contentType = htmlType
 		a.body = p.html()
 	} else {
 		a.contentType = "text/plain; charset=utf-8"
@@ -35,7 +39,7 @@ func (r *refusal) fields() []field {
 	if r.reason != "" {
 		f = append(f, field{"Proxy-Status", "polyport; error=" + string(r.reason)})
 	}
-	if r.status == http.StatusProxyAuthRequired {
+	if r.status == statusProxyAuthRequired {
 		f = append(f, field{"Proxy-Authenticate", challenge})
 	}
 	if r.retryAfter > 0 {
@@ -57,7 +61,8 @@ func (p page) lines() (lines []string, rule string) {
 	}
 	if p.loopback && r.egress != nil {
 		if rule = ruleFor(r.egress); rule != "" {
-			lines = append(lines, "You run this proxy yourself. In its configuration, in front of the rules that refuse, this rule admits the request:")
+			lines = append(lines, "You run this proxy yourself. In its configuration, "+
+				"in front of the rules that refuse, this rule admits the request:")
 		}
 	}
 	return lines, rule
@@ -71,7 +76,7 @@ func (p page) whom() string {
 func (p page) text() []byte {
 	lines, rule := p.lines()
 	var b strings.Builder
-	b.WriteString(strconv.Itoa(p.refusal.status) + " " + http.StatusText(p.refusal.status) + " (polyport)\n\n")
+	b.WriteString(strconv.Itoa(p.refusal.status) + " " + http1.StatusText(p.refusal.status) + " (polyport)\n\n")
 	for _, l := range lines {
 		b.WriteString(printable(l) + "\n")
 	}
@@ -82,12 +87,18 @@ func (p page) text() []byte {
 	return []byte(b.String())
 }
 
+// pageHead begins every error page. It has no style sheet of its own: the browser's
+// follows the reader's choice of light or dark.
+const pageHead = `<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">` +
+	`<meta name="color-scheme" content="light dark">`
+
 func (p page) html() []byte {
 	lines, rule := p.lines()
-	title := strconv.Itoa(p.refusal.status) + " " + http.StatusText(p.refusal.status)
+	title := strconv.Itoa(p.refusal.status) + " " + http1.StatusText(p.refusal.status)
 	var b strings.Builder
-	b.WriteString("<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">" +
-		"<meta name=\"color-scheme\" content=\"light dark\"><title>" + title + "</title></head>\n<body>\n<h1>" + title + "</h1>\n")
+	b.WriteString(pageHead + "<title>" + title + "</title></head>\n<body>\n<h1>" + title + "</h1>\n")
 	for _, l := range lines {
 		b.WriteString("<p>" + html.EscapeString(printable(l)) + "</p>\n")
 	}
@@ -101,7 +112,9 @@ func (p page) html() []byte {
 // printable replaces what could move a terminal's cursor or hide text.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' || r >= '\u202a' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069' {
+		control := r < ' ' || r >= 0x7f && r < 0xa0
+		direction := r >= '\u2028' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
+		if control || direction {
 			return '?'
 		}
 		return r

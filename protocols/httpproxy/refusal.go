@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"net/netip"
 	"os"
 	"syscall"
@@ -66,13 +65,13 @@ func (r *refusal) Unwrap() error { return r.err }
 // badRequest is the 400 for a request whose syntax or meaning is wrong. The
 // connection ends with it.
 func badRequest(err error) *refusal {
-	return &refusal{status: http.StatusBadRequest, reason: requestError, says: sentence(err), err: err, closes: true}
+	return &refusal{status: statusBadRequest, reason: requestError, says: sentence(err), err: err, closes: true}
 }
 
 // challenged is the 407: a user is required, or the credentials were wrong.
 func challenged(err error) *refusal {
 	return &refusal{
-		status: http.StatusProxyAuthRequired, reason: requestDenied, err: err,
+		status: statusProxyAuthRequired, reason: requestDenied, err: err,
 		says: "This proxy wants a user name and password.",
 	}
 }
@@ -82,7 +81,7 @@ func forEgress(err error) *refusal {
 	var e *egress.Error
 	if !errors.As(err, &e) {
 		return &refusal{
-			status: http.StatusInternalServerError, reason: internalError, err: err,
+			status: statusInternalError, reason: internalError, err: err,
 			says: "The proxy could not handle this request.",
 		}
 	}
@@ -97,37 +96,38 @@ func forEgress(err error) *refusal {
 func egressAnswer(r egress.Reason) (status int, says string) {
 	switch r {
 	case egress.RequestDenied:
-		return http.StatusForbidden, "The rules of this proxy do not allow this request."
+		return statusForbidden, "The rules of this proxy do not allow this request."
 	case egress.DestinationProhibited:
-		return http.StatusForbidden, "The target lies in a private or special-purpose address range, which this proxy does not reach unless a rule names that range."
+		return statusForbidden, "The target lies in a private or special-purpose address range, " +
+			"which this proxy does not reach unless a rule names that range."
 	case egress.LoopDetected:
-		return http.StatusForbidden, "The target is this proxy itself."
+		return statusForbidden, "The target is this proxy itself."
 	case egress.DNSTimeout:
-		return http.StatusGatewayTimeout, "The name server did not answer in time."
+		return statusGatewayTimeout, "The name server did not answer in time."
 	case egress.DNSError:
-		return http.StatusBadGateway, "The name of the target could not be resolved. Check its spelling."
+		return statusBadGateway, "The name of the target could not be resolved. Check its spelling."
 	case egress.ConnectionTimeout:
-		return http.StatusGatewayTimeout, "The target did not answer in time."
+		return statusGatewayTimeout, "The target did not answer in time."
 	case egress.ConnectionRefused:
-		return http.StatusBadGateway, "The target refused the connection: nothing listens on that port."
+		return statusBadGateway, "The target refused the connection: nothing listens on that port."
 	case egress.ConnectionTerminated:
-		return http.StatusBadGateway, "The target closed the connection before it answered."
+		return statusBadGateway, "The target closed the connection before it answered."
 	case egress.DestinationUnroutable:
-		return http.StatusBadGateway, "There is no route to the target."
+		return statusBadGateway, "There is no route to the target."
 	case egress.DestinationUnavailable:
-		return http.StatusServiceUnavailable, "The target cannot be reached at the moment."
+		return statusUnavailable, "The target cannot be reached at the moment."
 	case egress.LimitReached:
-		return http.StatusServiceUnavailable, "This proxy cannot open more connections at the moment."
+		return statusUnavailable, "This proxy cannot open more connections at the moment."
 	case egress.InternalError:
-		return http.StatusInternalServerError, "The proxy could not handle this request."
+		return statusInternalError, "The proxy could not handle this request."
 	}
-	return http.StatusBadGateway, "The target cannot be reached."
+	return statusBadGateway, "The target cannot be reached."
 }
 
 // originRefusal maps what went wrong between us and an origin that was reached to an
 // answer. It is pure.
 func originRefusal(err error) *refusal {
-	r := &refusal{status: http.StatusBadGateway, err: err}
+	r := &refusal{status: statusBadGateway, err: err}
 	var malformed *http1.ParseError
 	switch {
 	case errors.Is(err, errSwitched):
@@ -137,11 +137,11 @@ func originRefusal(err error) *refusal {
 	case errors.Is(err, errProxyChallenge):
 		r.reason, r.says = protocolError, "The target asked for a proxy password, which no web server may."
 	case errors.Is(err, http1.ErrInvalidHead), errors.Is(err, http1.ErrWriteOrder):
-		r.status, r.reason, r.says = http.StatusInternalServerError, internalError, "The proxy could not handle this request."
+		r.status, r.reason, r.says = statusInternalError, internalError, "The proxy could not handle this request."
 	case errors.Is(err, context.Canceled):
-		r.status, r.reason, r.says = http.StatusServiceUnavailable, connectionTerminated, "This proxy is shutting down."
+		r.status, r.reason, r.says = statusUnavailable, connectionTerminated, "This proxy is shutting down."
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		r.status, r.reason, r.says = http.StatusGatewayTimeout, responseTimeout, "The target did not answer in time."
+		r.status, r.reason, r.says = statusGatewayTimeout, responseTimeout, "The target did not answer in time."
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		r.reason, r.says = responseIncomplete, "The target closed the connection in the middle of its answer."
 	default:
@@ -163,17 +163,17 @@ func forAuth(err error, now time.Time) *refusal {
 	switch {
 	case errors.As(err, &locked):
 		return &refusal{
-			status: http.StatusTooManyRequests, reason: requestDenied, err: err, retryAfter: max(locked.Until.Sub(now), time.Second),
+			status: statusTooManyRequests, reason: requestDenied, err: err, retryAfter: max(locked.Until.Sub(now), time.Second),
 			says: "Too many wrong passwords came from this address. Wait before you try again.",
 		}
 	case errors.Is(err, auth.ErrLockedOut):
 		return &refusal{
-			status: http.StatusTooManyRequests, reason: requestDenied, err: err, retryAfter: time.Minute,
+			status: statusTooManyRequests, reason: requestDenied, err: err, retryAfter: time.Minute,
 			says: "Too many wrong passwords came from this address. Wait before you try again.",
 		}
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &refusal{
-			status: http.StatusServiceUnavailable, reason: internalError, err: err, retryAfter: time.Second,
+			status: statusUnavailable, reason: internalError, err: err, retryAfter: time.Second,
 			says: "The proxy is checking too many passwords at once. Try again in a moment.",
 		}
 	}
@@ -200,15 +200,15 @@ func ruleFor(e *egress.Error) string {
 		return ""
 	}
 	name := e.Target.Host()
-	if e.Reason == egress.DestinationProhibited {
-		addr, ok := e.Target.Addr()
-		if e.Address.IsValid() {
-			addr, ok = e.Address.Addr(), true
-		}
-		if !ok {
+	addr, literal := e.Target.Addr()
+	if e.Reason == egress.DestinationProhibited && !literal {
+		if addr = e.Address.Addr(); !addr.IsValid() {
 			return ""
 		}
-		name = netip.PrefixFrom(addr, addr.BitLen()).String()
+		literal = true
+	}
+	if literal {
+		name = netip.PrefixFrom(addr, addr.BitLen()).String() // the guard yields to prefixes alone
 	}
 	return fmt.Sprintf("[[rule]]\naction = \"allow\"\ntarget = [%q]\nport   = [\"%d\"]\n", name, e.Target.Port())
 }

@@ -124,6 +124,7 @@ func TestRuleFor(t *testing.T) {
 		want string
 	}{
 		{"by name", &egress.Error{Reason: egress.RequestDenied, Target: mustTarget(t, "example.com:8080")}, `target = ["example.com"]` + "\n" + `port   = ["8080"]`},
+		{"address that no rule allows", &egress.Error{Reason: egress.RequestDenied, Target: mustTarget(t, "10.1.2.3:80")}, `target = ["10.1.2.3/32"]`},
 		{"address", &egress.Error{Reason: egress.DestinationProhibited, Target: mustTarget(t, "10.1.2.3:80")}, `target = ["10.1.2.3/32"]`},
 		{
 			"name that lies in a special range",

@@ -363,9 +363,14 @@ func TestRowsOfTheListener(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			g := newGateway(t, gatewayOptions{rows: map[string]bool{tt.row: true}})
 			c := g.connect()
-			c.send("%s", tt.refused)
+			c.send("%s%s", tt.refused, tt.allowed)
 			if resp, _ := c.response(http.MethodGet); resp.StatusCode != 403 {
 				t.Errorf("answer %d to the row that is not served, want 403", resp.StatusCode)
+			}
+			if tt.row == rowHTTP { // what stands behind a CONNECT is not a request
+				if more, _ := c.rest(); more != "" {
+					t.Errorf("then came %q, want the end", more)
+				}
 			}
 			c = g.connect()
 			c.send("%s", tt.allowed)

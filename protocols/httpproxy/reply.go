@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"bytes"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -86,7 +85,7 @@ type field struct{ name, value string }
 func (c *client) write(a *answer, keep bool) error {
 	w := &c.w
 	w.BeginResponse(a.status, "")
-	w.Field("Date", now().UTC().Format(http.TimeFormat))
+	w.Field("Date", now().UTC().Format(imfFixdate))
 	if a.contentType != "" {
 		w.Field("Content-Type", a.contentType)
 		w.Field("X-Content-Type-Options", "nosniff")
@@ -101,7 +100,7 @@ func (c *client) write(a *answer, keep bool) error {
 		w.Field("Connection", "close")
 	}
 	f := http1.Framing{Kind: http1.Length, Length: int64(len(a.body))}
-	if c.req.Method == http.MethodHead {
+	if c.req.Method == methodHead {
 		w.Field("Content-Length", strconv.Itoa(len(a.body)))
 		f = http1.Framing{}
 	}
@@ -118,7 +117,7 @@ func (c *client) write(a *answer, keep bool) error {
 
 // optionsAnswer says what an absolute-form request to us may be (RFC 9110 section 9.3.7).
 func optionsAnswer() *answer {
-	return &answer{status: http.StatusOK, fields: []field{{"Allow", allowed}}}
+	return &answer{status: statusOK, fields: []field{{"Allow", allowed}}}
 }
 
 // allowed is the Allow field of answers to OPTIONS; any other method token is

@@ -3,7 +3,6 @@ package httpproxy
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"time"
 
@@ -19,10 +18,10 @@ var (
 // respond passes the final response of o on, whose head is in c.resp.
 func (c *client) respond(o *origin) (outcome, error) {
 	switch c.resp.Status {
-	case http.StatusSwitchingProtocols:
+	case statusSwitchingProtocols:
 		return c.switchProtocols(o)
-	case http.StatusProxyAuthRequired:
-		return c.fail(o, errProxyChallenge)
+	case statusProxyAuthRequired:
+		return c.fail(errProxyChallenge)
 	}
 	c.s.Responded()
 	c.s.SetStatus(c.resp.Status)
@@ -30,11 +29,11 @@ func (c *client) respond(o *origin) (outcome, error) {
 	o.owned = o.owned || bindsConnection(&c.resp.Fields, "WWW-Authenticate")
 	f := c.resp.Framing.ForReceiver(c.req.Minor)
 	keep := !c.req.Close && f.Kind != http1.UntilClose && !c.s.Draining()
-	if u := c.t.upload; u != nil && !u.isDone(lastByteGrace) {
+	if u := c.t.upload; u != nil && !c.isEnding(u) {
 		keep = false // nobody knows whether the client will send the rest
 	}
 	if err := c.passResponse(o, f, keep); err != nil {
-		return c.breakOff(o, f, err)
+		return c.breakOff(f, err)
 	}
 	u, running := c.t.upload, c.stopUpload()
 	whole := !running && (u == nil || u.err == nil)
@@ -51,16 +50,11 @@ func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
 	c.wr.each(idle)
 	o.rd.each(idle)
 	offered := ""
-	if c.resp.Status == http.StatusUpgradeRequired {
+	if c.resp.Status == statusUpgradeRequired {
 		offered = upgradeWish(c.resp.Fields.Get("Upgrade"))
 	}
+	c.beginResponse()
 	w := &c.w
-	w.BeginForwardResponse(&c.resp)
-	c.resp.Strip()
-	w.Fields(&c.resp.Fields)
-	if c.h.anonymity != hideProxy {
-		w.Field("Via", via(c.resp.Minor))
-	}
 	switch {
 	case offered != "" && keep:
 		w.Field("Upgrade", offered)
@@ -79,7 +73,7 @@ func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
 	}
 	_, err := http1.CopyBody(w, &o.r, http1.CopyOptions{
 		Splice: func(n int64) (int64, error) {
-			if u := c.t.upload; o.tcp == nil || u != nil && !u.isDone(0) {
+			if u := c.t.upload; o.tcp == nil || u != nil && !u.isDone() {
 				return 0, nil // the upload has the client's reading side, which RawTCP looks at
 			}
 			to, ok := c.RawTCP()
@@ -92,12 +86,23 @@ func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
 	return err
 }
 
+// beginResponse writes the head of the response in c.resp as far as every response
+// has it: without what concerns the origin's connection, and with our Via.
+func (c *client) beginResponse() {
+	c.w.BeginForwardResponse(&c.resp)
+	c.resp.Strip()
+	c.w.Fields(&c.resp.Fields)
+	if c.h.anonymity != hideProxy {
+		c.w.Field("Via", via(c.resp.Minor))
+	}
+}
+
 // breakOff ends an exchange whose response could not be passed on whole, in a way that
 // the client sees.
-func (c *client) breakOff(o *origin, f http1.Framing, err error) (outcome, error) {
+func (c *client) breakOff(f http1.Framing, err error) (outcome, error) {
 	u := c.t.upload
 	running := c.stopUpload()
-	o.close()
+	c.closeOrigin()
 	switch {
 	case isWriteError(err):
 		return ends, fmt.Errorf("pass the response on: %w", err)
@@ -129,26 +134,24 @@ func bodyReason(err error) token {
 func (c *client) switchProtocols(o *origin) (outcome, error) {
 	protocol := c.resp.Upgrade()
 	if c.t.upgrade == "" || !wished(c.t.upgrade, protocol) {
-		return c.fail(o, errSwitched)
+		return c.fail(errSwitched)
 	}
 	c.s.SetStatus(c.resp.Status)
 	c.wr.each(c.s.Timeouts().Handshake)
 	written := c.w.Count()
 	if err := c.passSwitch(string(protocol)); err != nil {
-		o.close()
 		return ends, fmt.Errorf("pass the 101 on: %w", err)
 	}
 	early := o.r.TakeBuffered()
 	if len(early) > 0 {
 		if _, err := c.stream.Write(early); err != nil {
-			o.close()
 			return ends, fmt.Errorf("pass on what came behind the 101: %w", err)
 		}
 	}
 	if err := o.conn.SetDeadline(time.Time{}); err != nil {
-		o.close()
 		return ends, fmt.Errorf("begin the tunnel: %w", err)
 	}
+	c.t.origin = nil // the tunnel's from here on
 	c.s.AddBytes(c.r.Count()-c.t.read, c.w.Count()-written+int64(len(early)))
 	c.s.Conn().Unread(c.r.TakeBuffered())
 	c.s.Relay(o.conn)
@@ -157,13 +160,8 @@ func (c *client) switchProtocols(o *origin) (outcome, error) {
 
 // passSwitch writes the 101 in c.resp to the client.
 func (c *client) passSwitch(protocol string) error {
+	c.beginResponse()
 	w := &c.w
-	w.BeginForwardResponse(&c.resp)
-	c.resp.Strip()
-	w.Fields(&c.resp.Fields)
-	if c.h.anonymity != hideProxy {
-		w.Field("Via", via(c.resp.Minor))
-	}
 	w.Field("Upgrade", protocol)
 	w.Field("Connection", "Upgrade")
 	if err := w.EndHead(http1.Framing{}); err != nil {

@@ -239,6 +239,9 @@ func TestPolicyPerRequest(t *testing.T) {
 	if n := o.accepted.Load(); n != 2 {
 		t.Errorf("%d connections to the origin, want 2: none is shared between generations", n)
 	}
+	for range 4 {
+		g.record() // by the last one the connection is back
+	}
 	if n := g.handler.pool.size(); n != 1 {
 		t.Errorf("the new handler holds %d connections, want 1", n)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"polyport/internal/egress"
@@ -14,8 +13,10 @@ import (
 // transfer is what must be known of a request that is forwarded once its fields
 // are gone, and how far the exchange has come.
 type transfer struct {
-	ctx      context.Context // that of ServeSession, for the length of the exchange
-	read     int64           // the client's Count before the request
+	// ctx is that of ServeSession. It is kept for the length of the exchange since watch, which
+	// may need it, is called from inside a Read.
+	ctx      context.Context
+	read     int64 // the client's Count before the request
 	permit   *egress.Permit
 	key      string // of permit
 	upgrade  string // the protocols to ask for; "" for none
@@ -51,10 +52,10 @@ func (c *client) send() (outcome, error) {
 			return c.respond(o)
 		}
 		if !c.repeatable(o, err) {
-			return c.fail(o, err)
+			return c.fail(err)
 		}
 		c.stopWatching()
-		o.close()
+		c.closeOrigin()
 		o = nil
 	}
 }
@@ -111,7 +112,7 @@ func (c *client) idempotent() bool {
 		return false
 	}
 	switch c.req.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+	case methodGet, methodHead, methodOptions, methodTrace, methodPut, methodDelete:
 		return true
 	}
 	return false
@@ -164,20 +165,18 @@ func (c *client) readHead(o *origin) error {
 // passInterim passes a 1xx response on at once.
 func (c *client) passInterim() error {
 	c.wr.each(c.s.Timeouts().Idle)
-	c.w.BeginForwardResponse(&c.resp)
-	c.resp.Strip()
-	c.w.Fields(&c.resp.Fields)
+	c.beginResponse()
 	if err := c.w.EndHead(http1.Framing{}); err != nil {
 		return err
 	}
 	return c.w.EndBody(nil)
 }
 
-// fail answers a request that o has not answered.
-func (c *client) fail(o *origin, err error) (outcome, error) {
+// fail answers a request that the origin has not answered.
+func (c *client) fail(err error) (outcome, error) {
 	u := c.t.upload
 	running := c.stopUpload()
-	o.close()
+	c.closeOrigin()
 	if errors.Is(err, errClientGone) {
 		return ends, err
 	}
@@ -204,6 +203,7 @@ func (c *client) failBody(err error) (outcome, error) {
 // the response came to their ends.
 func (c *client) settle(o *origin, whole bool) {
 	o.watcher = nil
+	c.t.origin = nil
 	switch {
 	case !whole || c.resp.Close || o.r.Buffered() > 0:
 		o.close()
@@ -214,6 +214,14 @@ func (c *client) settle(o *origin, whole bool) {
 		c.owned, c.ownedBy = o, c.s.Identity().Name
 	default:
 		c.h.pool.put(o)
+	}
+}
+
+// closeOrigin closes the connection of the exchange under way, if there is one.
+func (c *client) closeOrigin() {
+	if c.t.origin != nil {
+		c.t.origin.close()
+		c.t.origin = nil
 	}
 }
 

@@ -91,7 +91,8 @@ type watcher interface {
 type stream struct {
 	conn    net.Conn
 	rd, wr  clock
-	watcher watcher // nil is none
+	watcher watcher     // nil is none
+	reading atomic.Bool // a Read is under way
 }
 
 // firstWatch is how long a Read waits before the watcher is asked: long enough
@@ -100,6 +101,8 @@ const firstWatch = time.Second
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
+	s.reading.Store(true)
+	defer s.reading.Store(false)
 	now := time.Now()
 	s.rd.begin(now)
 	var next time.Time

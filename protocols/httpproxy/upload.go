@@ -2,6 +2,8 @@ package httpproxy
 
 import (
 	"errors"
+	"fmt"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 type upload struct {
 	done  chan struct{}
 	err   error        // once done is closed
+	panic string       // once done is closed: what the goroutine panicked with
 	moved atomic.Int64 // when bytes moved last, in nanoseconds since 1970
 }
 
@@ -40,6 +43,13 @@ func (c *client) sendBody(o *origin) error {
 // uploadBody streams the body of the request to o. It has the client's reading side
 // and o's writing side until u.done is closed.
 func (c *client) uploadBody(o *origin, u *upload) {
+	defer func() {
+		if p := recover(); p != nil { // the session's own goroutine panics in its place, where it is caught
+			u.panic = fmt.Sprintf("%v\n%s", p, debug.Stack())
+			close(u.done)
+			o.abort()
+		}
+	}()
 	_, err := http1.CopyBody(&o.w, &c.r, http1.CopyOptions{
 		Moved:       u.note,
 		DropTrailer: c.h.anonymity.hides,
@@ -48,7 +58,10 @@ func (c *client) uploadBody(o *origin, u *upload) {
 			if !ok || o.tcp == nil {
 				return 0, nil
 			}
-			return splice(&o.stream, o.tcp, &c.stream, from, n, u.note)
+			// The last byte goes the other way, so that isEnding is right about it.
+			c.reading.Store(true)
+			defer c.reading.Store(false)
+			return splice(&o.stream, o.tcp, &c.stream, from, n-1, u.note)
 		},
 	})
 	u.err = err
@@ -60,30 +73,38 @@ func (c *client) uploadBody(o *origin, u *upload) {
 
 func (u *upload) note(int64) { u.moved.Store(now().UnixNano()) }
 
-// isDone reports whether the upload has ended, and waits a moment for one that
-// is about to.
-func (u *upload) isDone(wait time.Duration) bool {
+// isDone reports whether the upload has ended.
+func (u *upload) isDone() bool {
 	select {
 	case <-u.done:
 		return true
 	default:
-	}
-	if wait <= 0 {
-		return false
-	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-u.done:
-		return true
-	case <-t.C:
 		return false
 	}
 }
 
-// lastByteGrace is how long the answer waits for an upload whose last byte the
-// origin has just seen, before it tells the client that the connection will end.
-const lastByteGrace = 5 * time.Millisecond
+// lastByteGrace bounds the wait of isEnding.
+const lastByteGrace = 250 * time.Millisecond
+
+// isEnding reports whether the upload has ended or will without another byte of the
+// client: an origin may answer the last byte before the goroutine that has sent it
+// runs again. One that waits for the client is not about to end.
+func (c *client) isEnding(u *upload) bool {
+	if u.isDone() {
+		return true
+	}
+	give := now().Add(lastByteGrace)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !c.reading.Load() && now().Before(give) {
+		select {
+		case <-u.done:
+			return true
+		case <-tick.C:
+		}
+	}
+	return u.isDone()
+}
 
 // stopUpload ends an upload that is still running and reports whether there was
 // one. Neither side's connection can be used for another exchange then.
@@ -93,13 +114,15 @@ func (c *client) stopUpload() (running bool) {
 		return false
 	}
 	c.t.upload = nil
-	if u.isDone(0) {
-		return false
+	if running = !u.isDone(); running {
+		c.stopReads()
+		c.t.origin.abort()
+		<-u.done
 	}
-	c.stopReads()
-	c.t.origin.abort()
-	<-u.done
-	return true
+	if u.panic != "" {
+		panic(u.panic)
+	}
+	return running
 }
 
 func isWriteError(err error) bool {

@@ -30,7 +30,7 @@ func (c *client) watch(now time.Time) (time.Time, error) {
 	next := now.Add(watchEvery)
 	if u := c.t.upload; u != nil {
 		c.extend(u)
-		if !u.isDone(0) {
+		if !u.isDone() {
 			return next, nil // who reads the client will notice
 		}
 	}

@@ -1,0 +1,139 @@
+package daemon
+
+import (
+	"errors"
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write testdata anew")
+
+const explainFile = `
+[listen.main]
+address = ["127.0.0.1:7659"]
+[listen.out]
+address      = ["10.0.0.1:7659"]
+require_user = true
+[auth]
+htpasswd = "users.htpasswd"
+groups   = { staff = ["alice"] }
+[[rule]]
+name   = "no ads"
+action = "deny"
+target = ["*.ads.example"]
+[[rule]]
+name   = "the lab"
+action = "allow"
+group  = ["staff"]
+target = ["10.1.0.0/16", "127.0.0.1"]
+[[rule]]
+name      = "by day"
+action    = "allow"
+client    = ["10.0.0.0/8"]
+port      = ["443"]
+time      = "Mon-Fri 08:00-18:00 Europe/Berlin"
+anonymous = true
+[[rule]]
+name     = "ourselves"
+action   = "allow"
+client   = ["127.0.0.0/8"]
+listener = ["main"]
+`
+
+// aliceLine is the user alice; nobody logs in here.
+const aliceLine = "alice:$2a$10$ph9XsZdfdhnBJDc7lpbt5ekXWq5P81yWt413w9U8nAG4V4I/JAcyu\n"
+
+func TestExplain(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "polyport.toml")
+	for name, text := range map[string]string{path: explainFile, filepath.Join(dir, "users.htpasswd"): aliceLine} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wednesday := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	tests := []struct {
+		name string
+		q    Question
+		err  error
+	}{
+		{"allowed", Question{Client: netip.MustParseAddr("10.2.3.4"), Listener: "out", Target: "192.0.32.7:443"}, nil},
+		{"denied by a rule", Question{Client: netip.MustParseAddr("127.0.0.1"), Target: "x.ads.example:80"}, ErrDenied},
+		{"no rule matches", Question{Client: netip.MustParseAddr("198.51.100.9"), User: "bob", Listener: "out", Target: "192.0.32.7:80"}, ErrDenied},
+		{"the guard", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "bob", Target: "10.9.9.9:80", Protocol: "http"}, ErrDenied},
+		{"a prefix lifts the guard", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "10.1.9.9:22", Protocol: "socks5"}, nil},
+		{"needs a user", Question{Client: netip.MustParseAddr("127.0.0.1"), Target: "192.0.32.7:80", Protocol: "http"}, ErrDenied},
+		{"our own socket", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "127.0.0.1:7659"}, ErrDenied},
+		{"a name without addresses", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "example.onion:80"}, ErrDenied},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.q.At = wednesday
+			var out strings.Builder
+			if err := Explain(t.Context(), Options{Path: path}, tt.q, &out); !errors.Is(err, tt.err) {
+				t.Fatalf("Explain: %v, want %v", err, tt.err)
+			}
+			golden := filepath.Join("testdata", "explain", strings.ReplaceAll(tt.name, " ", "-")+".txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), out.String()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", golden, diff)
+			}
+		})
+	}
+}
+
+func TestExplainFaults(t *testing.T) {
+	path := write(t, "polyport.toml", onLoopback)
+	tests := []struct {
+		name string
+		o    Options
+		q    Question
+		want string
+	}{
+		{"no port", Options{Path: path}, Question{Target: "example.com"}, "it has no port"},
+		{"no such listener", Options{Path: path}, Question{Target: "192.0.32.7:80", Listener: "mian"}, `there is no listener "mian"; there are main`},
+		{"no such protocol", Options{Path: path}, Question{Target: "192.0.32.7:80", Protocol: "socks"}, `there is no protocol "socks"; there are http, connect, socks4, socks5, tls`},
+		{"no such file", Options{Path: path + "x"}, Question{Target: "192.0.32.7:80"}, "there is no file"},
+		{"a broken file", Options{Path: write(t, "polyport.toml", "[listen.main]\naddres = []\n")}, Question{Target: "192.0.32.7:80"}, "did you mean"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			err := Explain(t.Context(), tt.o, tt.q, &out)
+			if err == nil || errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("Explain: %v, want %q", err, tt.want)
+			}
+			if out.Len() > 0 {
+				t.Errorf("it printed %q beside the error", &out)
+			}
+		})
+	}
+}
+
+// A question costs nothing but the answer: no log file is made for it.
+func TestExplainMakesNoFile(t *testing.T) {
+	path := write(t, "polyport.toml", onLoopback+"[log]\naccess_to = \"access.log\"\n")
+	var out strings.Builder
+	if err := Explain(t.Context(), Options{Path: path}, Question{Client: netip.MustParseAddr("127.0.0.1"), Target: "192.0.32.7:80", At: time.Now()}, &out); err != nil {
+		t.Fatal(err)
+	}
+	files, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(files) != 1 {
+		t.Errorf("the folder holds %v, %v; want the configuration alone", files, err)
+	}
+}
