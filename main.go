@@ -1,14 +1,12 @@
 // Command polyport serves every kind of proxy client on one listening port.
-// This file is the command line: flags and commands, nothing else.
+// Its files are the command line: flags and commands, nothing else.
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -18,9 +16,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
-	"polyport/internal/auth"
 	"polyport/internal/daemon"
 	"polyport/internal/doctor"
 )
@@ -168,15 +164,21 @@ func (c *commands) daemonOptions(ctx *cli.Context) daemon.Options {
 	return daemon.Options{
 		Path: ctx.String("config"),
 		Flags: daemon.Flags{
-			Listen:         ctx.StringSlice("listen"),
+			Listen:         said(ctx.StringSlice("listen")),
 			Htpasswd:       ctx.String("htpasswd"),
-			AllowClient:    ctx.StringSlice("allow-client"),
-			AllowTarget:    ctx.StringSlice("allow-target"),
+			AllowClient:    said(ctx.StringSlice("allow-client")),
+			AllowTarget:    said(ctx.StringSlice("allow-target")),
 			AllowOpenProxy: ctx.Bool("allow-open-proxy"),
 		},
 		Stdout: c.stdout,
 		Stderr: c.stderr,
 	}
+}
+
+// said drops what is empty: a variable of the environment that is set to nothing, as
+// over that of a container image, says nothing.
+func said(values []string) []string {
+	return slices.DeleteFunc(values, func(s string) bool { return s == "" })
 }
 
 // serve runs the gateway until SIGTERM or SIGINT, which drain; a second one
@@ -185,26 +187,31 @@ func (c *commands) serve(ctx *cli.Context) error {
 	if err := noArguments(ctx); err != nil {
 		return err
 	}
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer signal.Stop(signals)
+	// Each has a channel of its own: no number of reloads keeps a signal to stop from being heard.
+	hangups, stops := make(chan os.Signal, 1), make(chan os.Signal, 2)
+	signal.Notify(hangups, syscall.SIGHUP)
+	signal.Notify(stops, syscall.SIGTERM, syscall.SIGINT)
+	defer signal.Stop(hangups)
+	defer signal.Stop(stops)
 	d, err := daemon.Start(context.Background(), c.daemonOptions(ctx))
 	if err != nil {
 		return err
 	}
-	for s := range signals {
-		if s != syscall.SIGHUP {
-			break
+	for stopping := false; !stopping; {
+		select {
+		case <-hangups:
+			d.ReloadAndLog(context.Background())
+		case <-stops:
+			stopping = true
 		}
-		d.ReloadAndLog(context.Background())
 	}
 	drain, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go func() {
-		for s := range signals {
-			if s != syscall.SIGHUP {
-				cancel()
-			}
+		select {
+		case <-stops:
+			cancel()
+		case <-drain.Done():
 		}
 	}()
 	return d.Stop(drain)
@@ -314,167 +321,4 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		return silentError{}
 	}
 	return nil
-}
-
-func (c *commands) userCommand() *cli.Command {
-	flags := []cli.Flag{
-		&cli.StringFlag{Name: "htpasswd", Usage: "the `FILE` of users", Value: "users.htpasswd", EnvVars: []string{"POLYPORT_HTPASSWD"}, TakesFile: true},
-	}
-	sub := []*cli.Command{
-		{Name: "add", Usage: "add a user, or change the password; it is asked for, or read from standard input", ArgsUsage: "NAME", Flags: flags, Action: c.userAdd},
-		{Name: "remove", Usage: "remove a user", ArgsUsage: "NAME", Flags: flags, Action: c.userRemove},
-		{Name: "list", Usage: "list the users' names", Flags: flags, Action: c.userList},
-	}
-	for _, s := range sub {
-		s.OnUsageError = onUsageError
-	}
-	return &cli.Command{
-		Name: "user", Usage: "edit the htpasswd file", Subcommands: sub,
-		UsageText: "polyport user add|remove|list [command options] [NAME]",
-		Action: func(ctx *cli.Context) error {
-			if ctx.Args().Present() {
-				return noCommand(ctx)
-			}
-			return usagef("user takes add, remove or list. See 'polyport user --help'")
-		},
-	}
-}
-
-func oneName(ctx *cli.Context) (string, error) {
-	if ctx.NArg() != 1 {
-		return "", usagef("%s takes one NAME, behind its flags", ctx.Command.HelpName)
-	}
-	return ctx.Args().First(), nil
-}
-
-func (c *commands) userAdd(ctx *cli.Context) error {
-	name, err := oneName(ctx)
-	if err != nil {
-		return err
-	}
-	password, err := c.readPassword(name)
-	if err != nil {
-		return err
-	}
-	file := ctx.String("htpasswd")
-	replaced, err := auth.SetUser(file, name, password)
-	if err != nil {
-		return err
-	}
-	verb := "added to"
-	if replaced {
-		verb = "has a new password in"
-	}
-	fmt.Fprintf(c.stdout, "%s %s %s\n", name, verb, file)
-	return nil
-}
-
-// readPassword asks twice at a terminal, and reads one line from anything else.
-// It never comes from the command line, where every user of the machine could see it.
-func (c *commands) readPassword(name string) (string, error) {
-	f, ok := c.stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) {
-		line, err := bufio.NewReader(io.LimitReader(c.stdin, 4<<10)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("read the password from standard input: %w", err)
-		}
-		return strings.TrimRight(line, "\r\n"), nil
-	}
-	var entered [2]string
-	for i, prompt := range []string{"password for " + name + ": ", "once more: "} {
-		fmt.Fprint(c.stderr, prompt)
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(c.stderr)
-		if err != nil {
-			return "", fmt.Errorf("read the password: %w", err)
-		}
-		entered[i] = string(b)
-	}
-	if entered[0] != entered[1] {
-		return "", errors.New("the two passwords differ; nothing was changed")
-	}
-	return entered[0], nil
-}
-
-func (c *commands) userRemove(ctx *cli.Context) error {
-	name, err := oneName(ctx)
-	if err != nil {
-		return err
-	}
-	if err := auth.RemoveUser(ctx.String("htpasswd"), name); err != nil {
-		return err
-	}
-	fmt.Fprintf(c.stdout, "%s removed from %s\n", name, ctx.String("htpasswd"))
-	return nil
-}
-
-func (c *commands) userList(ctx *cli.Context) error {
-	if err := noArguments(ctx); err != nil {
-		return err
-	}
-	names, err := auth.ListUsers(ctx.String("htpasswd"))
-	for _, name := range names {
-		fmt.Fprintln(c.stdout, name)
-	}
-	return err
-}
-
-func (c *commands) completionCommand() *cli.Command {
-	return &cli.Command{
-		Name:        "completion",
-		Usage:       "print the completion script of a shell",
-		ArgsUsage:   "bash|zsh|fish",
-		Description: "For example: source <(polyport completion bash)",
-		BashComplete: func(*cli.Context) {
-			fmt.Fprintln(c.stdout, strings.Join(slices.Sorted(maps.Keys(completionScripts)), "\n"))
-		},
-		Action: func(ctx *cli.Context) error {
-			script, ok := completionScripts[ctx.Args().First()]
-			if !ok || ctx.NArg() != 1 {
-				return usagef("completion takes one shell: bash, zsh or fish")
-			}
-			fmt.Fprint(c.stdout, script)
-			return nil
-		},
-	}
-}
-
-// completionScripts ask polyport itself, so they never go stale.
-var completionScripts = map[string]string{
-	"bash": `_polyport() {
-  local IFS=$'\n' word="${COMP_WORDS[$COMP_CWORD]}" words=("${COMP_WORDS[@]:0:$COMP_CWORD}")
-  if [[ $word == -* ]]; then
-    words+=("$word")
-  elif [[ ${COMP_WORDS[COMP_CWORD-1]} == -* ]]; then # the value of a flag: a file, perhaps
-    return
-  fi
-  COMPREPLY=($(compgen -W "$("${words[@]}" --generate-bash-completion 2>/dev/null)" -- "$word"))
-}
-complete -o bashdefault -o default -F _polyport polyport
-`,
-	"zsh": `#compdef polyport
-_polyport() {
-  local -a line candidates
-  line=(${words[1,CURRENT-1]})
-  if [[ ${words[CURRENT]} == -* ]]; then
-    line+=(${words[CURRENT]})
-  elif [[ ${line[-1]} == -* ]]; then # the value of a flag: a file, perhaps
-    _files
-    return
-  fi
-  candidates=("${(@f)$(${line} --generate-bash-completion 2>/dev/null)}")
-  candidates=(${candidates:#}) # without empty ones
-  if (( ${#candidates} )); then compadd -a candidates; else _files; fi
-}
-compdef _polyport polyport
-`,
-	"fish": `function __polyport_candidates
-  set -l line (commandline -opc)
-  set -l word (commandline -ct)
-  string match -q -- '-*' $word; and set -a line $word
-  $line --generate-bash-completion 2>/dev/null
-end
-complete -c polyport -f -a '(__polyport_candidates)'
-complete -c polyport -s c -l config -l htpasswd -r -F
-`,
 }

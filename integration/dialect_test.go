@@ -11,16 +11,6 @@ import (
 	"testing"
 )
 
-// place is somewhere that a client may ask for: by address and port, or, where a
-// protocol names no address, by a name that the configuration has a backend for.
-type place struct {
-	name string // of its backend, SNI label and raw row
-	port uint16 // on 127.0.0.1 and on ::1
-}
-
-// wire is the port in network order.
-func (p place) wire() []byte { return []byte{byte(p.port >> 8), byte(p.port)} }
-
 // dialect is one way of asking for a place.
 type dialect struct {
 	name    string
@@ -73,7 +63,7 @@ func dialects() []dialect {
 		timeout: answer{"\x05\x00\x05\x06\x00", 6},
 	}
 	passthrough := dialect{
-		name: "tls", row: "tls", version: "TLS 1.3", ask: askTLS,
+		name: "tls", row: "tls", version: "TLSv1.3", ask: askTLS,
 		denied:  answer{"\x15\x03\x03\x00\x02\x02\x31", 0}, // access_denied
 		refused: answer{"\x15\x03\x03\x00\x02\x02\x50", 0}, // internal_error
 		timeout: answer{"\x15\x03\x03\x00\x02\x02\x50", 0},

@@ -45,7 +45,7 @@ func TestReloadOnAKeptAliveConnection(t *testing.T) {
 	if l := g.reload(listenAnywhere + "[[rule]]\nname = \"nobody\"\naction = \"deny\"\n"); l.str("msg") != "reloaded" {
 		t.Fatalf("reload: %v", l)
 	}
-	say(t, c, get)
+	say(t, c, strings.Replace(get, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
 	rest, _ := io.ReadAll(io.LimitReader(c, 1<<20)) // the body of the first answer, then the refusal
 	if !strings.Contains(string(rest), "HTTP/1.1 403 ") {
 		t.Errorf("the second request on the connection got %q, want 403 by the new rules", rest)
@@ -177,5 +177,32 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	hear(t, c, "recovered")
 	if n := strings.Count(g.log(), "cannot accept"); n > 5 {
 		t.Errorf("the fault was logged %d times", n)
+	}
+}
+
+// A flood of silent clients holds every descriptor; one who has sent a whole request gets
+// in all the same, and its target is dialled.
+func TestRequestsAreServedWithoutDescriptors(t *testing.T) {
+	g := prepare(t, "[sniff]\ntimeout = \"10m\"\n"+listenAnywhere+allowLoopback)
+	limited := exec.Command("sh", append([]string{"-c", `ulimit -n 64; exec "$0" "$@"`}, g.cmd.Args...)...)
+	limited.Stdout = &g.stdout
+	g.cmd = limited
+	g.run()
+	g.waitListening(1)
+	for range 100 {
+		dial(t, g.at())
+	}
+	g.wait("that accept fails", func(l logLine) bool { return strings.HasPrefix(l.str("msg"), "cannot accept") })
+	target := tcpServer(t, echo)
+	for i := range 5 {
+		c := tunnel(t, g.at(), target)
+		word := fmt.Sprintf("request %d", i)
+		say(t, c, word)
+		hear(t, c, word)
+		dial(t, g.at())
+		dial(t, g.at())
+	}
+	if n := strings.Count(g.log(), "cannot accept"); n != 1 {
+		t.Errorf("the fault was logged %d times, want once", n)
 	}
 }

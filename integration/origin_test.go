@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -25,7 +26,8 @@ func helloServer(t *testing.T) string {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-// tcpServer serves every connection with handle, which need not close it.
+// tcpServer serves every connection with handle, which need not close it. What is
+// still open when the test ends (the gateway keeps connections for later) is closed then.
 func tcpServer(t *testing.T, handle func(*net.TCPConn)) string {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -33,7 +35,8 @@ func tcpServer(t *testing.T, handle func(*net.TCPConn)) string {
 		t.Fatal(err)
 	}
 	var handlers sync.WaitGroup
-	go func() {
+	ended, end := context.WithCancel(context.Background())
+	handlers.Go(func() {
 		for {
 			c, err := ln.AcceptTCP()
 			if err != nil {
@@ -41,12 +44,13 @@ func tcpServer(t *testing.T, handle func(*net.TCPConn)) string {
 			}
 			handlers.Go(func() {
 				defer c.Close()
+				defer context.AfterFunc(ended, func() { c.Close() })()
 				_ = c.SetDeadline(time.Now().Add(patience))
 				handle(c)
 			})
 		}
-	}()
-	t.Cleanup(func() { ln.Close(); handlers.Wait() })
+	})
+	t.Cleanup(func() { ln.Close(); end(); handlers.Wait() })
 	return ln.Addr().String()
 }
 

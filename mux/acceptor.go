@@ -1,11 +1,10 @@
 package mux
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -21,48 +20,66 @@ type Listener struct {
 	ProxyFrom []netip.Prefix
 }
 
-// Listen opens a listening socket on a literal "address:port". It is bound to
-// the address's own family alone: 0.0.0.0 and [::] on one port do not collide.
-// The error keeps the cause, such as syscall.EADDRINUSE.
-func Listen(ctx context.Context, address netip.AddrPort) (*net.TCPListener, error) {
-	network := "tcp4"
-	if address.Addr().Is6() {
-		network = "tcp6"
-	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // an MPTCP socket cannot splice
-	ln, err := lc.Listen(ctx, network, address.String())
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", address, err)
-	}
-	return ln.(*net.TCPListener), nil
-}
-
 // An Acceptor takes connections from one listening socket into its server.
 type Acceptor struct {
 	server *Server
-	socket *net.TCPListener
+	socket socket
 	l      atomic.Pointer[Listener]
-	closed atomic.Bool
-	done   chan struct{}
+	fault  fault
+	// Close has begun.
+	closing chan struct{}
+	close   func() error
+	done    chan struct{} // closed when run has ended
+}
+
+// socket is what an Acceptor needs of a *net.TCPListener.
+type socket interface {
+	AcceptTCP() (*net.TCPConn, error)
+	SetDeadline(time.Time) error
+	Addr() net.Addr
+	Close() error
+}
+
+func newAcceptor(s *Server, l *Listener, from socket) *Acceptor {
+	a := &Acceptor{server: s, socket: from, closing: make(chan struct{}), done: make(chan struct{})}
+	a.l.Store(l)
+	a.fault.tell = func(err error) { s.opts.AcceptFault(a.l.Load().Name, err) }
+	a.close = sync.OnceValue(a.end)
+	return a
 }
 
 // Update gives connections that come from now on another listener's name and
 // balancers; the socket stays.
 func (a *Acceptor) Update(name string, proxyFrom []netip.Prefix) {
-	a.l.Store(&Listener{Name: name, Socket: a.socket, ProxyFrom: proxyFrom})
+	a.l.Store(&Listener{Name: name, Socket: a.l.Load().Socket, ProxyFrom: proxyFrom})
 }
 
 // Addr returns the address that the socket is bound to, with the port that the system chose for port 0.
 func (a *Acceptor) Addr() netip.AddrPort { return addrPort(a.socket.Addr()) }
 
+// queueGrace is how long a socket that is to be closed is accepted from, for the
+// sake of those who are in its queue: a close resets them.
+const queueGrace = 10 * time.Millisecond
+
 // Close stops accepting and waits until it has stopped. Connections that were
-// accepted before go on.
-func (a *Acceptor) Close() error {
-	a.closed.Store(true)
-	err := a.socket.Close()
+// accepted before go on, and those in the socket's queue are accepted. It may be called more than once.
+func (a *Acceptor) Close() error { return a.close() }
+
+func (a *Acceptor) end() error {
+	close(a.closing)
+	_ = a.socket.SetDeadline(time.Now().Add(queueGrace)) // fails only on a closed socket, as accept then does
 	<-a.done
-	return err
+	a.fault.forget()
+	return a.socket.Close()
+}
+
+func (a *Acceptor) isClosing() bool {
+	select {
+	case <-a.closing:
+		return true
+	default:
+		return false
+	}
 }
 
 const (
@@ -80,38 +97,81 @@ func (a *Acceptor) run() {
 		nc, err := a.socket.AcceptTCP()
 		switch {
 		case err == nil:
-			if pause > 0 {
-				pause = 0
-				a.server.opts.AcceptFault(a.l.Load().Name, nil)
-			}
+			pause = 0
 			a.server.admit(nc, a.l.Load())
-		case a.closed.Load() || errors.Is(err, net.ErrClosed):
+		case a.isClosing() || errors.Is(err, net.ErrClosed):
 			return
 		case aborted(err):
 			// The client went away while it was queued: nobody's fault, and no reason to pause.
 		default:
-			if pause == 0 {
-				a.server.opts.AcceptFault(a.l.Load().Name, err)
+			a.fault.seen(err)
+			if exhausted(err) {
+				// Without descriptors nobody gets in, and the oldest unfinished one has had its chance.
+				pushOut(a.server.caps.evictOldest())
 			}
 			pause = min(max(2*pause, minBackoff), maxBackoff)
-			a.relieve()
 			a.wait(pause)
 		}
 	}
 }
 
-// relieve closes the oldest connection that has not finished its handshake, if
-// there is one: without descriptors nobody gets in, and that one has had its chance.
-func (a *Acceptor) relieve() {
-	pushOut(a.server.caps.evictOldest())
-}
-
-// wait pauses, or returns early when the server ends.
+// wait pauses, or returns early when the socket is to be closed.
 func (a *Acceptor) wait(d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-a.server.ending:
+	case <-a.closing:
+	}
+}
+
+// calmAfter is how long accept must not have failed until the fault is over. It is
+// longer than the longest pause, so a fault that comes and goes is told once.
+const calmAfter = 2 * maxBackoff
+
+// fault tells once that accept fails, and once, with a nil error, that it has
+// not failed for calmAfter.
+type fault struct {
+	tell func(error)
+
+	mu   sync.Mutex
+	last time.Time   // when it was seen
+	calm *time.Timer // nil when there is no fault
+}
+
+// seen notes a failure.
+func (f *fault) seen(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = time.Now()
+	if f.calm != nil {
+		return
+	}
+	f.calm = time.AfterFunc(calmAfter, f.check)
+	f.tell(err)
+}
+
+// check looks whether the fault is over.
+func (f *fault) check() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calm == nil {
+		return
+	}
+	if rest := calmAfter - time.Since(f.last); rest > 0 {
+		f.calm.Reset(rest)
+		return
+	}
+	f.calm = nil
+	f.tell(nil)
+}
+
+// forget ends the fault without a word.
+func (f *fault) forget() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.calm != nil {
+		f.calm.Stop()
+		f.calm = nil
 	}
 }

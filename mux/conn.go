@@ -19,7 +19,7 @@ type Conn struct {
 	local    netip.AddrPort
 	listener string
 	row      string
-	wrote    bool
+	wrote    bool // so the client has an answer to read, which a reset must not destroy
 	child    int  // which cmux listener serves row
 	slot     slot // the place in the caps; freed by Close
 }
@@ -79,10 +79,6 @@ func (c *Conn) Write(b []byte) (int, error) {
 	return c.nc.Write(b)
 }
 
-// Wrote reports whether anything was written through this Conn: then the client has an
-// answer to read, which a reset must not destroy.
-func (c *Conn) Wrote() bool { return c.wrote }
-
 // CloseWrite ends our side of the stream (a FIN) and leaves the other open.
 func (c *Conn) CloseWrite() error {
 	if cw, ok := c.nc.(interface{ CloseWrite() error }); ok {
@@ -131,11 +127,52 @@ func (c *Conn) Finished() { c.slot.finish() }
 // Evicted reports whether the connection was closed to make room for a newer one.
 func (c *Conn) Evicted() bool { return c.slot.wasEvicted() }
 
+// MakeRoom closes the oldest connection of the server that has not finished its
+// handshake, for one that has and finds no descriptor left. It reports whether
+// there was one; its descriptor is free a moment later.
+func (c *Conn) MakeRoom() bool {
+	if c.slot.caps == nil {
+		return false
+	}
+	evicted := c.slot.caps.evictOldest()
+	pushOut(evicted)
+	return evicted != nil
+}
+
 // Close closes the connection and frees its place in the caps. It may be
 // called more than once.
 func (c *Conn) Close() error {
 	c.slot.free()
 	return c.nc.Close()
+}
+
+// Abort is Close with a reset instead of an end of file: the client must not take
+// what it got for the whole.
+func (c *Conn) Abort() {
+	c.slot.free()
+	abort(c.nc)
+}
+
+// Bounds of CloseGently.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// CloseGently closes the connection so that what was written to it last arrives: a
+// close with unread bytes in the receive buffer is a reset, and that destroys what
+// the client has not read yet. So it ends our side and discards what the client still
+// sends, until its end, for at most a second and 256 KiB (RFC 9112 section 9.6). It is for
+// the goroutine that reads; while it waits it holds no buffer.
+func (c *Conn) CloseGently() {
+	c.dropBuffer()
+	if c.wrote && c.CloseWrite() == nil {
+		_ = c.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed connection, as fill then does
+		for n := 0; n < lingerBytes && c.fill() == nil; c.dropBuffer() {
+			n += len(c.prefix)
+		}
+	}
+	_ = c.Close()
 }
 
 // NewConn makes a Conn of any net.Conn, for tests of handlers: prefix is

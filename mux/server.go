@@ -24,14 +24,15 @@ type Options struct {
 	// Rows are the names of the built-in rows: each gets a listener of its own in cmux.
 	// Every other row (users' raw ones, which may come and go) shares one more.
 	Rows []string
-	// Handle serves a classified connection and closes it. It runs in a
-	// goroutine of its own.
+	// Handle takes a classified connection over and closes it in the end. It is called
+	// from the dispatch of its row, so it must not block: it serves in a goroutine of its
+	// own. Shutdown returns only once Handle has returned for all.
 	Handle func(*Conn)
 	// Refused hears of what ended before it became a session. It is called from
 	// many goroutines and must not block. Nil hears nothing.
 	Refused func(Refusal)
 	// AcceptFault hears that a listener cannot accept, once, and with a nil error
-	// that it can again. Nil hears nothing.
+	// that it has not failed for two seconds. It must not block. Nil hears nothing.
 	AcceptFault func(listener string, err error)
 	Limits      Limits
 	Sniff       SniffOptions
@@ -122,19 +123,16 @@ func (s *Server) Connections() (total, unfinished int) { return s.caps.counts() 
 func (s *Server) Add(l Listener) (*Acceptor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.ending:
+	if s.isEnding() {
 		return nil, errors.Join(errors.New("the server is shutting down"), l.Socket.Close())
-	default:
 	}
-	a := &Acceptor{server: s, socket: l.Socket, done: make(chan struct{})}
-	a.l.Store(&l)
+	a := newAcceptor(s, &l, l.Socket)
 	s.acceptors[a] = struct{}{}
 	go a.run()
 	return a, nil
 }
 
-// Remove stops accepting from a. Its connections go on.
+// Remove stops accepting from a, once its socket's queue has been accepted. Its connections go on.
 func (s *Server) Remove(a *Acceptor) error {
 	s.mu.Lock()
 	delete(s.acceptors, a)
@@ -205,8 +203,8 @@ func (s *Server) declare(c *Conn, deadline time.Time) bool {
 		s.refuse(c, ClosedEarly, err)
 		return false
 	}
-	if err := c.readProxyHeader(); err != nil {
-		s.refuse(c, BadProxyHeader, err)
+	if cause, err := c.readProxyHeader(); cause != "" {
+		s.refuse(c, cause, err)
 		return false
 	}
 	evicted, refused := s.caps.name(&c.slot, c.client.Addr())
@@ -228,8 +226,11 @@ func pushOut(evicted ...*slot) {
 
 // refuse ends a connection that did not become a session.
 func (s *Server) refuse(c *Conn, cause Cause, err error) {
-	if cause == ClosedEarly && c.Evicted() {
-		cause = Evicted
+	if cause != MatcherPanicked && c.Evicted() {
+		cause, err = Evicted, nil // whatever failed, it did since we had closed the connection
+		if s.isEnding() {
+			cause = ShuttingDown
+		}
 	}
 	s.opts.Refused(Refusal{Cause: cause, Client: c.client, Listener: c.listener, Bytes: len(c.prefix), Err: err})
 	c.slot.free()
@@ -245,9 +246,8 @@ func (s *Server) dispatch(child net.Listener) {
 			return
 		}
 		// cmux has read nothing through its own buffer, so its wrapper can be dropped.
-		c := mc.(*cmux.MuxConn).Conn.(*Conn)
+		s.opts.Handle(mc.(*cmux.MuxConn).Conn.(*Conn))
 		s.sniffing.done()
-		go s.opts.Handle(c)
 	}
 }
 
@@ -255,6 +255,29 @@ func (s *Server) dispatch(child net.Listener) {
 func (s *Server) serve() {
 	_ = s.cmux.Serve() // its only end is errVirtualClosed
 	close(s.served)
+}
+
+// closeAll closes acceptors at once, since each waits a little for its socket's queue.
+func closeAll(acceptors map[*Acceptor]struct{}) error {
+	ended := make(chan error)
+	for a := range acceptors {
+		go func() { ended <- a.Close() }()
+	}
+	var errs []error
+	for range acceptors {
+		errs = append(errs, <-ended)
+	}
+	return errors.Join(errs...)
+}
+
+// isEnding reports whether Shutdown has begun.
+func (s *Server) isEnding() bool {
+	select {
+	case <-s.ending:
+		return true
+	default:
+		return false
+	}
 }
 
 // sniffGrace is what connections that are being classified get when the server ends: those
@@ -266,21 +289,16 @@ const sniffGrace = 250 * time.Millisecond
 // handlers are not its business. It returns ctx's error if that ended it early.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
-	select {
-	case <-s.ending:
-	default:
+	if !s.isEnding() {
 		close(s.ending)
 	}
 	acceptors := s.acceptors
 	s.acceptors = map[*Acceptor]struct{}{}
 	s.mu.Unlock()
-	var errs []error
-	for a := range acceptors {
-		errs = append(errs, a.Close())
-	}
-	ctx2, cancel := context.WithTimeout(ctx, sniffGrace)
+	errs := []error{closeAll(acceptors)}
+	grace, cancel := context.WithTimeout(ctx, sniffGrace)
 	defer cancel()
-	if s.sniffing.wait(ctx2) != nil {
+	if s.sniffing.wait(grace) != nil {
 		pushOut(s.caps.evictWaiting()...)
 		errs = append(errs, s.sniffing.wait(ctx))
 	}

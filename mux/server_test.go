@@ -31,12 +31,12 @@ func startServer(t *testing.T, o Options, l Listener) *testServer {
 	o.Rows = []string{"get", "five", RowReject}
 	o.Refused = func(r Refusal) { ts.refused <- r }
 	o.Handle = func(c *Conn) {
-		ts.handlers.Add(1)
-		defer ts.handlers.Done()
-		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-		_, _ = io.WriteString(c, c.Row()+" "+c.Client().Addr().String()+"\n")
-		_, _ = io.Copy(c, c)
+		ts.handlers.Go(func() {
+			defer c.Close()
+			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(c, c.Row()+" "+c.Client().Addr().String()+"\n")
+			_, _ = io.Copy(c, c)
+		})
 	}
 	ts.Server = NewServer(o)
 	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))

@@ -11,15 +11,6 @@ import (
 	"polyport/protocols/spec"
 )
 
-// Folders returns the names of the folders, in order: each is a [protocols.NAME] table.
-func Folders() []string {
-	names := make([]string, len(table))
-	for i, s := range table {
-		names[i] = s.Name
-	}
-	return names
-}
-
 // Rows makes every row of the table, in order of priority. decode fills a
 // folder's own options from its [protocols.NAME] table. The error lists every fault, each
 // beginning with its place in the file.

@@ -68,6 +68,7 @@ type Log struct {
 	mu      sync.Mutex
 	opts    Options
 	append  func([]byte, *session.Record, bool) []byte
+	record  session.Record // under way in append
 	pending []byte
 	lines   int    // in pending
 	dropped uint64 // since the last report
@@ -161,7 +162,8 @@ func (l *Log) SessionEnded(r session.Record) {
 		return
 	}
 	was := len(l.pending)
-	l.pending = l.append(l.pending, &r, l.opts.RedactQuery)
+	l.record = r // the parameter itself would move to the heap
+	l.pending = l.append(l.pending, &l.record, l.opts.RedactQuery)
 	l.lines++
 	if was == 0 {
 		signal(l.wake)

@@ -89,6 +89,32 @@ func (u *Users) content(now time.Time) *content {
 	return u.now.Load()
 }
 
+// Refresh reads the file now if it has changed. The error lists every bad line;
+// the old content then holds.
+func (u *Users) Refresh() error {
+	u.reading.Lock()
+	defer u.reading.Unlock()
+	now := time.Now()
+	old := u.now.Load()
+	if st, err := stampOf(u.path); err == nil && old.settled && st.same(old.stamp) {
+		return nil
+	}
+	fresh, _, err := load(u.path, now)
+	if err != nil {
+		return err
+	}
+	u.took(fresh)
+	u.looked.Store(now.UnixNano())
+	return nil
+}
+
+// took goes over to new content. u.reading is held.
+func (u *Users) took(fresh *content) {
+	u.now.Store(fresh)
+	u.faulty = stamp{}
+	u.complained = false
+}
+
 // reread takes the file's new content, if there is some. u.reading is held.
 func (u *Users) reread(now time.Time) {
 	old := u.now.Load()
@@ -97,9 +123,7 @@ func (u *Users) reread(now time.Time) {
 	}
 	fresh, st, err := load(u.path, now)
 	if err == nil {
-		u.now.Store(fresh)
-		u.faulty = stamp{}
-		u.complained = false
+		u.took(fresh)
 		return
 	}
 	if u.complained && st.same(u.faulty) {

@@ -145,18 +145,25 @@ func (l *Lockout) bannedNow(s *suspect, a attempt, now time.Time) error {
 	return &LockedOutError{Until: s.banned}
 }
 
+// welcomes reports whether this very pair was the last with which its user has
+// logged in from this client, against the same stored password: it is right.
+func (l *Lockout) welcomes(a attempt) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last, at := l.homes.get(home{a.client, a.user})
+	return at && last == login{a.pair, a.version}
+}
+
 // succeeded remembers a right pair. The error is a *LockedOutError if the client
 // was banned while the hash was computed: of many guesses that were sent at
 // once, those behind the last one allowed learn nothing.
 func (l *Lockout) succeeded(a attempt, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.opts.Failures <= 0 {
-		return nil
-	}
-	s, _ := l.suspects.get(a.client)
-	if err := l.bannedNow(s, a, now); err != nil {
-		return err
+	if s, _ := l.suspects.get(a.client); l.opts.Failures > 0 {
+		if err := l.bannedNow(s, a, now); err != nil {
+			return err
+		}
 	}
 	l.homes.put(home{a.client, a.user}, login{a.pair, a.version})
 	return nil

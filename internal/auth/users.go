@@ -52,6 +52,9 @@ type Users struct {
 	faulty     stamp
 
 	queue *queue
+	// known is for pairs that were right before: whoever floods the queue with
+	// guesses keeps nobody out who comes from where he has logged in.
+	known *queue
 
 	mu    sync.Mutex
 	right *lru[fingerprint, believed] // pairs that were right of late
@@ -75,6 +78,7 @@ func Open(o Options) (*Users, error) {
 		life:    o.CacheLife,
 		log:     o.Log,
 		queue:   newQueue(runtime.GOMAXPROCS(0), queuePerCPU),
+		known:   newQueue(1, queuePerCPU),
 		right:   newLRU[fingerprint, believed](maxCached),
 	}
 	if u.lockout == nil {
@@ -116,7 +120,8 @@ func (u *Users) Len() int { return len(u.now.Load().users) }
 
 // Authenticate implements Authenticator. Credentials that were right a moment
 // ago, or that this client has tried in vain, cost no hash; all others wait
-// their turn for one, those of unknown users too. Identity.Groups is shared and
+// their turn for one, those of unknown users too. A pair with which its user has
+// logged in from this client before has a queue of its own. Identity.Groups is shared and
 // must not be changed.
 func (u *Users) Authenticate(ctx context.Context, client netip.Addr, c Credentials) (Identity, error) {
 	now := time.Now()
@@ -128,10 +133,14 @@ func (u *Users) Authenticate(ctx context.Context, client netip.Addr, c Credentia
 	if tooLong(c) {
 		return u.answer(c.User, u.lockout.failed(a, now))
 	}
-	if err := u.queue.enter(ctx); err != nil {
+	q := u.queue
+	if u.lockout.welcomes(a) {
+		q = u.known
+	}
+	if err := q.enter(ctx); err != nil {
 		return Identity{}, err
 	}
-	defer u.queue.leave()
+	defer q.leave()
 	// While this one waited, the same pair may have been checked for another
 	// connection, or others of this client may have failed.
 	if settled, err := u.recall(a, time.Now()); settled {

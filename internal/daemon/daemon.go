@@ -44,8 +44,10 @@ type Daemon struct {
 	level *slog.LevelVar
 	state *state
 
-	mu       sync.Mutex // held by a reload
+	mu       sync.Mutex // held by a reload, and by Stop
+	stopped  bool
 	file     *config.File
+	table    mux.Table // of file
 	sessions *session.Manager
 	server   *mux.Server
 	doors    *doors
@@ -63,7 +65,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{opts: o, file: f, level: new(slog.LevelVar)}
+	d := &Daemon{opts: o, file: f, table: a.table, level: new(slog.LevelVar)}
 	d.log = newLog(o.Stderr, d.level)
 	d.setLevel(f)
 	for _, w := range allWarnings(f, a) {
@@ -92,7 +94,7 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	})
 	d.server = mux.NewServer(mux.Options{
 		Rows:        builtInRows,
-		Handle:      d.sessions.Serve,
+		Handle:      d.sessions.Handle,
 		Refused:     d.refused.add,
 		AcceptFault: d.acceptFault,
 		Limits:      muxLimits(f),
@@ -129,8 +131,10 @@ func (d *Daemon) acceptFault(listener string, err error) {
 		d.log.Info("connections are accepted again", slog.String("listener", listener))
 		return
 	}
+	total, unfinished := d.server.Connections()
 	d.log.Error("cannot accept connections; trying again, with pauses. If descriptors are short, raise the limit (ulimit -n, LimitNOFILE) or lower [limits] connections",
-		slog.String("listener", listener), slog.String("err", err.Error()))
+		slog.String("listener", listener), slog.String("err", err.Error()),
+		slog.Int("connections", total), slog.Int("unfinished", unfinished))
 }
 
 // Stop stops accepting, lets the sessions under way end until ctx does or
@@ -138,6 +142,7 @@ func (d *Daemon) acceptFault(listener string, err error) {
 func (d *Daemon) Stop(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.stopped = true
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(d.file.Timeouts.Drain))
 	defer cancel()
 	d.log.Info("shutting down", slog.Int("connections", d.sessions.Count()), slog.String("drain", d.file.Timeouts.Drain.String()))

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -53,11 +54,20 @@ func listeningInode(table string, want netip.AddrPort) string {
 		if !ok || ap.Port() != want.Port() {
 			continue
 		}
-		if ap.Addr() == want.Addr() || ap.Addr().IsUnspecified() || want.Addr().IsUnspecified() {
+		if blocks(ap.Addr(), want.Addr()) {
 			return f[9]
 		}
 	}
 	return ""
+}
+
+// blocks reports whether a socket at held keeps want, on the same port, from being
+// bound. We bind each family apart, so of the other one only a dual-stack wildcard does.
+func blocks(held, want netip.Addr) bool {
+	if held.Is4() != want.Is4() {
+		return want.Is4() && held.IsUnspecified()
+	}
+	return held == want || held.IsUnspecified() || want.IsUnspecified()
 }
 
 // parseProcAddr reads "0100007F:1DEB": the address as native 32-bit words, the port in hex.
@@ -68,8 +78,8 @@ func parseProcAddr(s string) (netip.AddrPort, bool) {
 	if err != nil || err2 != nil || len(raw)%4 != 0 {
 		return netip.AddrPort{}, false
 	}
-	for i := 0; i < len(raw); i += 4 { // little-endian words, as on every machine that Go's Linux ports are used on but s390x
-		raw[i], raw[i+1], raw[i+2], raw[i+3] = raw[i+3], raw[i+2], raw[i+1], raw[i]
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
 	}
 	a, ok := netip.AddrFromSlice(raw)
 	return netip.AddrPortFrom(a.Unmap(), uint16(p)), ok

@@ -35,6 +35,8 @@ func TestListeningInode(t *testing.T) {
 		{"IPv6", tcp6Table, "[::1]:7659", "6001"},
 		{"IPv6, any address", tcp6Table, "[2001:db8::5]:443", "6003"},
 		{"a dual-stack wildcard keeps IPv4 from being bound", tcp6Table, "127.0.0.1:80", "6002"},
+		{"an IPv4 wildcard is not in the way of IPv6", tcp4Table, "[::1]:22", ""},
+		{"nor an IPv6 address in that of IPv4", tcp6Table, "0.0.0.0:443", ""},
 		{"an empty table", "", "127.0.0.1:1", ""},
 	}
 	for _, tt := range tests {

@@ -81,7 +81,7 @@ func (d *doors) prepare(ctx context.Context, f *config.File) ([]opened, error) {
 		if d.open[w.key] != nil {
 			continue
 		}
-		socket, err := mux.Listen(ctx, w.key.address)
+		socket, err := mux.Listen(ctx, w.key.address, d.leaving(f, w.key.address.Port())...)
 		if err != nil {
 			errs = multierror.Append(errs, listenError(w, err))
 			continue
@@ -89,12 +89,38 @@ func (d *doors) prepare(ctx context.Context, f *config.File) ([]opened, error) {
 		fresh = append(fresh, opened{w, mux.Listener{Name: w.name, Socket: socket, ProxyFrom: w.from}})
 	}
 	if err := errs.ErrorOrNil(); err != nil {
-		for _, o := range fresh {
-			_ = o.socket.Socket.Close()
-		}
+		closeAll(fresh)
 		return nil, config.Join(err)
 	}
 	return fresh, nil
+}
+
+// closeAll closes sockets that never accepted.
+func closeAll(fresh []opened) {
+	for _, o := range fresh {
+		_ = o.socket.Socket.Close()
+	}
+}
+
+// leaving returns the open sockets on a port that f no longer asks for.
+func (d *doors) leaving(f *config.File, port uint16) []*mux.Acceptor {
+	keep := wantedKeys(f)
+	var list []*mux.Acceptor
+	for key, a := range d.open {
+		if !keep[key] && a.Addr().Port() == port {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// wantedKeys returns the keys of the sockets that f asks for.
+func wantedKeys(f *config.File) map[socketKey]bool {
+	keys := map[socketKey]bool{}
+	for _, w := range wanted(f) {
+		keys[w.key] = true
+	}
+	return keys
 }
 
 // listenError explains why a socket could not be opened.
@@ -120,11 +146,10 @@ func (d *doors) swing(f *config.File, fresh []opened) error {
 		}
 		d.open[o.key] = a
 	}
-	keep := map[socketKey]bool{}
 	for _, w := range wanted(f) {
-		keep[w.key] = true
 		d.open[w.key].Update(w.name, w.from)
 	}
+	keep := wantedKeys(f)
 	for key, a := range d.open {
 		if !keep[key] {
 			_ = d.server.Remove(a) // it fails only if the socket is closed already

@@ -18,7 +18,6 @@ type refusals struct {
 	mu     sync.Mutex
 	quiet  map[mux.Cause]*refusalCount // causes whose first was logged a short time ago
 	closed bool
-	totals map[mux.Cause]uint64
 }
 
 // refusalCount is what has come since the last line of one cause.
@@ -31,7 +30,7 @@ type refusalCount struct {
 const refusalsEvery = 10 * time.Second
 
 func newRefusals(log *slog.Logger) *refusals {
-	return &refusals{log: log, every: refusalsEvery, quiet: map[mux.Cause]*refusalCount{}, totals: map[mux.Cause]uint64{}}
+	return &refusals{log: log, every: refusalsEvery, quiet: map[mux.Cause]*refusalCount{}}
 }
 
 // add counts one refusal.
@@ -41,7 +40,6 @@ func (r *refusals) add(f mux.Refusal) {
 	if r.closed {
 		return
 	}
-	r.totals[f.Cause]++
 	if c := r.quiet[f.Cause]; c != nil {
 		c.n++
 		c.last = f

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 
 	"polyport/internal/config"
+	"polyport/mux"
 )
 
 // Reload reads the configuration again and goes over to it as a whole, or, with an
@@ -16,29 +18,22 @@ import (
 func (d *Daemon) Reload(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.stopped {
+		return errors.New("there is nothing to reload: the gateway is shutting down")
+	}
 	if d.opts.Path == "" {
 		return errors.Join(d.state.access.Reopen(), errors.New("there is nothing to reload: the gateway was started without a file"))
 	}
-	f, err := load(d.opts)
+	f, a, relisten, err := d.next()
 	if err != nil {
 		return err
-	}
-	a, err := assemble(f)
-	if err != nil {
-		return err
-	}
-	restart, relisten := config.Diff(d.file, f)
-	if len(restart) > 0 {
-		return fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
 	}
 	fresh, err := d.doors.prepare(ctx, f)
 	if err != nil {
 		return err
 	}
 	if err := d.state.update(d.file, f, d.opts); err != nil {
-		for _, o := range fresh {
-			_ = o.socket.Socket.Close()
-		}
+		closeAll(fresh)
 		return err
 	}
 	for _, o := range fresh {
@@ -56,14 +51,38 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	return nil
 }
 
+// next reads and builds the configuration as it is now, and names the keys that open sockets anew.
+func (d *Daemon) next() (f *config.File, a *assembly, relisten []string, err error) {
+	if f, err = load(d.opts); err != nil {
+		return nil, nil, nil, err
+	}
+	if a, err = assemble(f); err != nil {
+		return nil, nil, nil, err
+	}
+	restart, relisten := config.Diff(d.file, f)
+	if len(restart) > 0 {
+		return nil, nil, nil, fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
+	}
+	return f, a, relisten, nil
+}
+
 // switchTo puts f in force for whatever begins from now on.
 func (d *Daemon) switchTo(f *config.File, a *assembly) {
 	d.file = f
 	d.setLevel(f)
 	d.sessions.SetRuntime(a.runtime(f, d.state, d.sessions.Runtime().Generation+1))
-	d.server.SetTable(a.table)
+	d.server.SetTable(withLeaving(a.table, d.table))
+	d.table = a.table
 	d.server.SetSniff(muxSniff(f))
 	d.server.SetLimits(muxLimits(f))
+}
+
+// withLeaving adds to a table the listeners of the one before that are no more:
+// connections that came through them are still to be classified.
+func withLeaving(table, before mux.Table) mux.Table {
+	all := maps.Clone(before)
+	maps.Copy(all, table)
+	return all
 }
 
 // ReloadAndLog is Reload for a signal: there is nobody to return an error to.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +26,7 @@ type state struct {
 	log      *slog.Logger
 	own      *ownSockets
 	resolver *resolve.Resolver
-	retired  []*resolve.Resolver // of earlier configurations
+	retired  []*resolve.Resolver // of earlier configurations, which still look something up
 	lockout  *auth.Lockout
 	users    *auth.Users // nil: there are none
 	access   *accesslog.Log
@@ -52,7 +52,7 @@ func newState(f *config.File, o Options, log *slog.Logger) (*state, error) {
 
 // update goes over to what f asks for, or, with an error, changes nothing.
 func (st *state) update(running, f *config.File, o Options) error {
-	users, err := st.openUsers(f)
+	users, err := st.nextUsers(running, f)
 	if err != nil {
 		return err
 	}
@@ -63,10 +63,27 @@ func (st *state) update(running, f *config.File, o Options) error {
 	st.users = users
 	st.lockout.SetOptions(lockoutOptions(f))
 	if !slices.Equal(running.DNS.Servers, f.DNS.Servers) {
-		st.retired = append(st.retired, st.resolver) // sessions that run may still ask it
+		st.retire(st.resolver)
 		st.resolver = newResolver(f)
 	}
 	return nil
+}
+
+// retire keeps a resolver to be closed in the end. One that runs nothing needs no closing:
+// the sessions that began with it may ask it as long as they like.
+func (st *state) retire(old *resolve.Resolver) {
+	st.retired = slices.DeleteFunc(append(st.retired, old), func(r *resolve.Resolver) bool { return r.Stats().Running == 0 })
+}
+
+// nextUsers returns the users of f: the same as before where only the file's content
+// may have changed, since they know whose passwords have been checked of late, and a
+// reload that forgot it would have everybody's hashed again at once.
+func (st *state) nextUsers(running, f *config.File) (*auth.Users, error) {
+	same := running.Auth.Htpasswd == f.Auth.Htpasswd && maps.EqualFunc(running.Auth.Groups, f.Auth.Groups, slices.Equal)
+	if st.users == nil || !same {
+		return st.openUsers(f)
+	}
+	return st.users, config.Join(st.users.Refresh())
 }
 
 // close ends what runs in the background.
@@ -101,9 +118,9 @@ func accessOptions(f *config.File, o Options, log *slog.Logger) accesslog.Option
 }
 
 func newResolver(f *config.File) *resolve.Resolver {
-	var servers []netip.AddrPort
+	var servers []resolve.Server
 	for _, s := range f.DNS.Servers {
-		servers = append(servers, s.Addr)
+		servers = append(servers, resolve.Server{Addr: s.Addr, TCP: s.Network == "tcp"})
 	}
 	return resolve.New(resolve.Options{Servers: servers})
 }

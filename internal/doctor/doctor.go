@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -150,7 +151,11 @@ func rows() []string {
 func dialable(address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || port == "" {
-		return "", fmt.Errorf("the proxy's address %q is not host:port, such as %s", address, DefaultAddress)
+		shown := strconv.Quote(address)
+		if strings.Contains(address, "@") {
+			shown = "(not shown, since a password may stand in it)"
+		}
+		return "", fmt.Errorf("the proxy's address %s is not host:port, such as %s", shown, DefaultAddress)
 	}
 	if host == "" {
 		return net.JoinHostPort("127.0.0.1", port), nil

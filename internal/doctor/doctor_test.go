@@ -294,6 +294,7 @@ func TestRunWithBadOptions(t *testing.T) {
 		{Options{}, "is not host:port, such as 127.0.0.1:7659"},
 		{Options{Address: "127.0.0.1"}, "is not host:port"},
 		{Options{Address: "127.0.0.1:"}, "is not host:port"},
+		{Options{Address: "http://u:secret@127.0.0.1:1"}, "address (not shown, since a password may stand in it) is not host:port"},
 		{Options{Address: DefaultAddress, Target: "example.com"}, "what to reach through the proxy"},
 		{Options{Address: DefaultAddress, Rows: []string{"htp"}}, `no check for the row "htp"; there are those for http, connect, socks4, socks5, tls`},
 	} {

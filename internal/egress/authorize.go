@@ -31,7 +31,7 @@ func (d *Dialer) authorize(ctx context.Context, r acl.Request, x *Explanation) (
 	if !needAddress && dec.Action != acl.Allow {
 		return nil, refusal(r.Target, dec)
 	}
-	addrs, err := d.lookup(ctx, r.Target.Host())
+	addrs, err := d.lookup(ctx, r.Client, r.Target.Host())
 	x.resolved(addrs, err)
 	if err != nil {
 		return nil, &Error{Reason: dnsReason(err), Target: r.Target, Err: err}
@@ -101,11 +101,11 @@ func (d *Dialer) newPermit(r acl.Request, dec acl.Decision) *Permit {
 }
 
 // lookup asks the resolver. No address and no error is an error.
-func (d *Dialer) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+func (d *Dialer) lookup(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
 	if d.resolver == nil {
 		return nil, errNoResolver
 	}
-	addrs, err := d.resolver.Lookup(ctx, host)
+	addrs, err := d.resolver.Lookup(ctx, asker, host)
 	if err == nil && len(addrs) == 0 {
 		err = errNoAddress
 	}

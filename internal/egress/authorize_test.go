@@ -25,7 +25,7 @@ type fakeResolver struct {
 	asked   []string
 }
 
-func (f *fakeResolver) Lookup(_ context.Context, host string) ([]netip.Addr, error) {
+func (f *fakeResolver) Lookup(_ context.Context, _ netip.Addr, host string) ([]netip.Addr, error) {
 	n := 0
 	for _, h := range f.asked {
 		if h == host {

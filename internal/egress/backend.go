@@ -94,5 +94,5 @@ func (d *Dialer) lookupUntil(ctx context.Context, host string, deadline time.Tim
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
-	return d.lookup(ctx, host)
+	return d.lookup(ctx, netip.Addr{}, host)
 }

@@ -165,7 +165,7 @@ func TestABackendServerIsNotBlamedForTheClient(t *testing.T) {
 // hangingResolver answers when its context ends.
 type hangingResolver struct{}
 
-func (hangingResolver) Lookup(ctx context.Context, _ string) ([]netip.Addr, error) {
+func (hangingResolver) Lookup(ctx context.Context, _ netip.Addr, _ string) ([]netip.Addr, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }

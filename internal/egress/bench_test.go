@@ -35,7 +35,9 @@ func BenchmarkAuthorizeName(b *testing.B) {
 
 type constResolver []netip.Addr
 
-func (c constResolver) Lookup(context.Context, string) ([]netip.Addr, error) { return c, nil }
+func (c constResolver) Lookup(context.Context, netip.Addr, string) ([]netip.Addr, error) {
+	return c, nil
+}
 
 // BenchmarkDial dials a literal; BenchmarkBareDial is what package net takes for
 // the same, without a permit and with a timer.

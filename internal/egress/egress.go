@@ -20,10 +20,12 @@ const (
 	defaultKeepAlive      = 60 * time.Second
 )
 
-// Resolver resolves a name to addresses. Addresses may come in any order; an
-// error whose Timeout method returns true means that no answer came in time.
+// Resolver resolves a name to addresses for an asker, so that none can use it up
+// for the others: the client, or the zero Addr for the servers of a backend, which the
+// owner wrote. Addresses may come in any order; an error whose Timeout method
+// returns true means that no answer came in time.
 type Resolver interface {
-	Lookup(ctx context.Context, host string) ([]netip.Addr, error)
+	Lookup(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error)
 }
 
 // Options makes a Dialer.

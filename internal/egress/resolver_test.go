@@ -1,9 +1,11 @@
 package egress
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,7 +39,7 @@ func TestWithTheRealResolver(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			server := tt.server.(*net.UDPAddr).AddrPort()
-			r := resolve.New(resolve.Options{Servers: []netip.AddrPort{server}, Timeout: 300 * time.Millisecond})
+			r := resolve.New(resolve.Options{Servers: []resolve.Server{{Addr: server}}, Timeout: 300 * time.Millisecond})
 			defer r.Close()
 			d := New(Options{Policy: policy(t, false, allowAll), Resolver: r})
 			_, err := d.Authorize(t.Context(), to(t, tt.target))
@@ -46,5 +48,31 @@ func TestWithTheRealResolver(t *testing.T) {
 				t.Errorf("Authorize = %v, want %s for %v", err, tt.reason, tt.cause)
 			}
 		})
+	}
+}
+
+// askerResolver notes for whom it is asked.
+type askerResolver struct{ askers []netip.Addr }
+
+func (r *askerResolver) Lookup(_ context.Context, asker netip.Addr, _ string) ([]netip.Addr, error) {
+	r.askers = append(r.askers, asker)
+	return addrs("10.0.0.9"), nil
+}
+
+// The resolver hears which client wants to know, so that it can be fair; what the owner wrote it is asked for nobody.
+func TestTheResolverHearsWhoAsks(t *testing.T) {
+	var r askerResolver
+	d := New(Options{Policy: policy(t, false, allowAll), Resolver: &r})
+	req := to(t, "a.example:80")
+	req.Client = netip.MustParseAddr("192.0.2.7")
+	if _, err := d.Authorize(t.Context(), req); !errors.Is(err, ErrDenied) {
+		t.Errorf("Authorize of a private address = %v, want ErrDenied", err)
+	}
+	d, p := backendPermit(t, newFakeNet(script{"10.0.0.9": {}}), &r, "b.example:22")
+	if _, err := d.Dial(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if want := []netip.Addr{req.Client, {}}; !slices.Equal(r.askers, want) {
+		t.Errorf("it was asked for %v, want %v", r.askers, want)
 	}
 }

@@ -76,7 +76,7 @@ func (t *Tunnel) send(d int, b []byte) bool {
 // Read gets an end of file. A Write that fails has failed by now, so the
 // wait is for its goroutine to say so; one that blocks is not waited for.
 func (t *Tunnel) awaitWrite(d int) {
-	for i := 0; i < 20 && t.flows[d].writing.Load(); i++ {
+	for i := 0; i < 50 && t.flows[d].writing.Load(); i++ {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -37,6 +37,7 @@ func (t *Tunnel) over(d int, o outcome, err error) {
 		case writeFailed:
 			// What the destination has sent before it broke may still wait in its socket: the
 			// other direction delivers that, then finds the end by itself.
+			t.hungUp = t.err == nil && isReset(err) && t.told[d] // it had said all that it had to say
 			t.fail(1-d, "write to", err)
 			if !isReset(err) && !isDead(t.raw[1-d]) {
 				t.stop() // a read may never say that this connection is of no more use
@@ -157,6 +158,9 @@ func (t *Tunnel) conclude() {
 	}
 	abort := t.aborted()
 	r := Result{t.flows[0].delivered.Load(), t.flows[1].delivered.Load(), t.end, t.err}
+	if t.hungUp {
+		r.End, r.Err = EndEOF, nil
+	}
 	t.mu.Unlock()
 	for i, c := range t.ends {
 		if abort[i] {

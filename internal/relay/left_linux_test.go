@@ -1,6 +1,10 @@
 package relay
 
-import "testing"
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 // nothingLeft waits until descriptors, pipes and loops are back where they were.
 func nothingLeft(t *testing.T, files int) {
@@ -23,4 +27,9 @@ func nothingLeft(t *testing.T, files int) {
 		return pipes.out == 0 && pipes.users == 0 && len(pipes.idle) == 0
 	})
 	waitFor(t, "the descriptors to be closed", func() bool { return openFiles(t) <= files })
+}
+
+// newEvent is what epoll_wait gives for a watch.
+func newEvent(at, generation int32) unix.EpollEvent {
+	return unix.EpollEvent{Events: unix.EPOLLIN, Fd: at, Pad: generation}
 }

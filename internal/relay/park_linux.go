@@ -58,7 +58,8 @@ func (t *Tunnel) wake(side int) {
 	}
 	f := &t.flows[side]
 	if f.state != parked {
-		if f.state == over && t.live > 0 && isDead(t.raw[side]) {
+		// Once our own end has been sent too a connection dies in order.
+		if f.state == over && t.live > 0 && !t.told[side] && isDead(t.raw[side]) {
 			t.fail(side, "read from", syscall.ECONNRESET)
 			t.stopFromOutside(EndReset)
 		}

@@ -25,7 +25,7 @@ const (
 // Options configures a tunnel. The zero value is usable.
 type Options struct {
 	// IdleTimeout ends the tunnel when neither side has sent a byte for this long.
-	// Bytes that a slow receiver is still taking in count too; a tunnel
+	// On Linux what a slow receiver's system still acknowledges counts too, and a tunnel
 	// that is stuck with undelivered bytes ends after at most twice this time.
 	// Zero means 2 h 4 min (RFC 5382 REQ-5, written for NATs); negative means never.
 	IdleTimeout time.Duration
@@ -46,12 +46,15 @@ type Options struct {
 type End uint8
 
 const (
-	EndEOF      End = iota // both sides finished
-	EndReset               // one side was reset; the reset was passed on
-	EndIdle                // IdleTimeout
-	EndLifetime            // Lifetime
-	EndClosed              // Close was called
-	EndError               // anything else; Result.Err has it
+	// EndEOF: both sides finished. A side that had ended its own stream may have
+	// closed without waiting for the other's last words, as most TLS clients
+	// do; the other side still gets a reset.
+	EndEOF      End = iota
+	EndReset        // one side was reset; the reset was passed on
+	EndIdle         // IdleTimeout
+	EndLifetime     // Lifetime
+	EndClosed       // Close was called
+	EndError        // anything else; Result.Err has it
 )
 
 // Result is what a tunnel leaves.
@@ -91,6 +94,7 @@ type Tunnel struct {
 	concluded bool        // done is being called
 	end       End
 	err       error
+	hungUp    bool          // err is a reset by a side that had ended its own stream
 	broken    [2]bool       // the side has failed: nothing more can be delivered to it
 	told      [2]bool       // the other side's half-close has been passed on to this one
 	touched   time.Duration // when a waiting queue was last seen to have changed

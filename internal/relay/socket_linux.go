@@ -58,11 +58,12 @@ func isDead(rc syscall.RawConn) bool {
 }
 
 // tcpState is tcpi_state, the first octet of struct tcp_info (tcp(7)); the
-// kernel gives as much of the structure as is asked for.
+// kernel gives as much of the structure as is asked for. It is 0, no state at
+// all, where the kernel does not say: then a connection counts as alive.
 func tcpState(fd uintptr) byte {
 	v, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
-		return tcpClose
+		return 0
 	}
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(v))

@@ -18,10 +18,20 @@ type flight struct {
 }
 
 // miss answers what the cache cannot.
-func (r *Resolver) miss(ctx context.Context, host string) ([]netip.Addr, error) {
+func (r *Resolver) miss(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
+	if f := r.joinRunning(host); f != nil {
+		return r.wait(ctx, host, f)
+	}
+	until := time.Now().Add(r.timeout)
+	share := r.shares.of(asker)
+	if err := r.acquire(ctx, host, share.slots, until); err != nil {
+		r.shares.leave(share, false)
+		return nil, err
+	}
+	defer r.shares.leave(share, true)
 	f, err := r.join(host, false)
 	if f == nil && err == nil {
-		if err := r.acquire(ctx, host); err != nil {
+		if err := r.acquire(ctx, host, r.slots, until); err != nil {
 			return nil, err
 		}
 		if e, ok := r.cache.get(host, time.Now()); ok { // others did not sleep meanwhile
@@ -34,6 +44,17 @@ func (r *Resolver) miss(ctx context.Context, host string) ([]netip.Addr, error) 
 		return nil, err
 	}
 	return r.wait(ctx, host, f)
+}
+
+// joinRunning adds a waiter to the flight for host; nil if there is none.
+func (r *Resolver) joinRunning(host string) *flight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f := r.flights[host]
+	if f != nil {
+		f.waiters++
+	}
+	return f
 }
 
 // join adds a waiter to the flight for host, which is begun if there is none
@@ -70,11 +91,16 @@ func (r *Resolver) join(host string, haveSlot bool) (*flight, error) {
 }
 
 // acquire waits for a slot.
-func (r *Resolver) acquire(ctx context.Context, host string) error {
-	patience := time.NewTimer(r.timeout)
+func (r *Resolver) acquire(ctx context.Context, host string, slots chan struct{}, until time.Time) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	default:
+	}
+	patience := time.NewTimer(time.Until(until))
 	defer patience.Stop()
 	select {
-	case r.slots <- struct{}{}:
+	case slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return &Error{Host: host, Kind: abandoned(ctx), Err: ctx.Err()}

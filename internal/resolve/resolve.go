@@ -24,6 +24,7 @@ import (
 const (
 	defaultTimeout    = 5 * time.Second
 	defaultLookups    = 256
+	defaultPerAsker   = 32
 	defaultCacheSize  = 10_000
 	defaultMinimumTTL = time.Second
 	defaultMaximumTTL = time.Hour
@@ -40,17 +41,28 @@ const (
 	maxAddrs = 16
 )
 
+// Server is a recursive name server.
+type Server struct {
+	Addr netip.AddrPort
+	// TCP asks it over TCP alone (RFC 7766). Else it is asked over UDP, and over
+	// TCP where an answer was truncated.
+	TCP bool
+}
+
 // Options configures a Resolver. The zero value is usable.
 type Options struct {
 	// Servers are the recursive name servers to ask, in order; the one that
 	// answered last is asked first. Empty means the system's resolver.
-	Servers []netip.AddrPort
+	Servers []Server
 	// Timeout bounds one look-up in total, and before it the wait for a turn.
 	// Zero and negative mean 5 s.
 	Timeout time.Duration
 	// Lookups is how many look-ups may run at once; further ones wait for their
 	// turn. Zero and negative mean 256.
 	Lookups int
+	// LookupsPerAsker is how many of them may be one asker's, an IPv4 address or
+	// an IPv6 /64. Zero and negative mean 32.
+	LookupsPerAsker int
 	// CacheSize is how many names are kept. Zero means 10,000; negative means none.
 	CacheSize int
 	// MinimumTTL and MaximumTTL bound for how long an answer is kept, whatever
@@ -89,6 +101,7 @@ type Resolver struct {
 	cache   *cache
 
 	slots   chan struct{} // one for each look-up that runs
+	shares  *shares       // of slots, by asker
 	ctx     context.Context
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -107,6 +120,7 @@ func New(o Options) *Resolver {
 		minimum: orDefault(o.MinimumTTL, defaultMinimumTTL),
 		maximum: orDefault(o.MaximumTTL, defaultMaximumTTL),
 		slots:   make(chan struct{}, orDefault(o.Lookups, defaultLookups)),
+		shares:  newShares(orDefault(o.LookupsPerAsker, defaultPerAsker)),
 		flights: make(map[string]*flight),
 	}
 	size := o.CacheSize
@@ -132,8 +146,9 @@ func orDefault[T int | time.Duration](v, def T) T {
 
 // Lookup returns the addresses of host: at most 16, unmapped, without zones,
 // none twice, in the order of preference of their source. The slice is shared
-// with others: it must not be changed. The error is an *Error.
-func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+// with others: it must not be changed. asker is the client for whom it is asked; the
+// zero Addr stands for the gateway itself. The error is an *Error.
+func (r *Resolver) Lookup(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
 	host, err := normalName(host)
 	if err != nil {
 		return nil, err
@@ -143,7 +158,7 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 		return e.result()
 	}
 	r.misses.Add(1)
-	return r.miss(ctx, host)
+	return r.miss(ctx, asker, host)
 }
 
 // Stats returns the counters.

@@ -65,7 +65,7 @@ func TestCacheKeepsAnswersForTheirLife(t *testing.T) {
 				})
 				ask := func(want int) {
 					t.Helper()
-					got, err := r.Lookup(t.Context(), "a.example")
+					got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 					if (err == nil) != (len(tt.answer.addrs) > 0) || err == nil && !slices.Equal(got, tt.answer.addrs) {
 						t.Errorf("Lookup = %v, %v, want %v", got, err, tt.answer.addrs)
 					}
@@ -98,7 +98,7 @@ func TestOneLookupForManyCallers(t *testing.T) {
 			wg.Go(func() {
 				// Different spellings are one name.
 				host := []string{"a.example", "A.example.", "a.EXAMPLE"}[i%3]
-				if got, err := r.Lookup(t.Context(), host); err != nil || len(got) != 1 {
+				if got, err := r.Lookup(t.Context(), netip.Addr{}, host); err != nil || len(got) != 1 {
 					t.Errorf("Lookup = %v, %v", got, err)
 				}
 			})
@@ -127,12 +127,12 @@ func TestTheFirstCallerLeaves(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		first := make(chan error)
 		go func() {
-			_, err := r.Lookup(ctx, "a.example")
+			_, err := r.Lookup(ctx, netip.Addr{}, "a.example")
 			first <- err
 		}()
 		second := make(chan error)
 		go func() {
-			_, err := r.Lookup(t.Context(), "a.example")
+			_, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 			second <- err
 		}()
 		synctest.Wait()
@@ -159,7 +159,7 @@ func TestTheLastCallerLeaves(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := r.Lookup(ctx, "a.example")
+		_, err := r.Lookup(ctx, netip.Addr{}, "a.example")
 		var e *Error
 		if !errors.As(err, &e) || !e.Timeout() || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Lookup with a short deadline = %v, want a timeout", err)
@@ -169,7 +169,7 @@ func TestTheLastCallerLeaves(t *testing.T) {
 			t.Error("the look-up goes on though nobody waits for it")
 		}
 		// Giving up is no news of the name: nothing is cached, the next one asks again.
-		if _, err := r.Lookup(t.Context(), "a.example"); err != nil {
+		if _, err := r.Lookup(t.Context(), netip.Addr{}, "a.example"); err != nil {
 			t.Errorf("Lookup after that = %v", err)
 		}
 		want := Stats{Misses: 2, Lookups: 2, Cached: 1}
@@ -186,7 +186,7 @@ func TestLookupHasItsOwnTimeout(t *testing.T) {
 			return answer{}, systemError(host, ctx.Err())
 		})
 		start := time.Now()
-		_, err := r.Lookup(context.Background(), "a.example")
+		_, err := r.Lookup(context.Background(), netip.Addr{}, "a.example")
 		if took := time.Since(start); took != 5*time.Second {
 			t.Errorf("a look-up that hangs took %v, want 5s", took)
 		}
@@ -213,7 +213,7 @@ func TestLookupsAtOnceAreBounded(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				if _, err := r.Lookup(t.Context(), fmt.Sprintf("n%d.example", i)); err != nil {
+				if _, err := r.Lookup(t.Context(), netip.Addr{}, fmt.Sprintf("n%d.example", i)); err != nil {
 					t.Error(err)
 				}
 			})
@@ -226,7 +226,7 @@ func TestLookupsAtOnceAreBounded(t *testing.T) {
 			break
 		}
 		r.mu.Unlock()
-		if _, err := r.Lookup(t.Context(), busy); err != nil {
+		if _, err := r.Lookup(t.Context(), netip.Addr{}, busy); err != nil {
 			t.Error(err)
 		}
 		if took := time.Since(start); took != time.Second {
@@ -246,22 +246,22 @@ func TestWaitingForATurnEnds(t *testing.T) {
 			return answer{addrs: addrs("192.0.2.1")}, nil
 		})
 		ctx, cancel := context.WithCancel(t.Context())
-		go r.Lookup(ctx, "hangs.example")
+		go r.Lookup(ctx, netip.Addr{}, "hangs.example")
 		synctest.Wait()
 
 		start := time.Now()
-		_, err := r.Lookup(t.Context(), "b.example")
+		_, err := r.Lookup(t.Context(), netip.Addr{}, "b.example")
 		if took := time.Since(start); took != 3*time.Second || !errors.Is(err, ErrTimeout) {
 			t.Errorf("without a turn Lookup gives %v after %v, want ErrTimeout after 3s", err, took)
 		}
 		short, stop := context.WithTimeout(t.Context(), time.Second)
 		defer stop()
-		if _, err := r.Lookup(short, "c.example"); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := r.Lookup(short, netip.Addr{}, "c.example"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("without a turn Lookup gives %v, want the context's error", err)
 		}
 		last := make(chan error)
 		go func() {
-			_, err := r.Lookup(t.Context(), "d.example")
+			_, err := r.Lookup(t.Context(), netip.Addr{}, "d.example")
 			last <- err
 		}()
 		synctest.Wait()
@@ -286,7 +286,7 @@ func TestTwoWaitForATurnForTheSameName(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, host := range []string{"a.example", "b.example", "b.example", "b.example"} {
 			wg.Go(func() {
-				if _, err := r.Lookup(t.Context(), host); err != nil {
+				if _, err := r.Lookup(t.Context(), netip.Addr{}, host); err != nil {
 					t.Error(err)
 				}
 			})
@@ -308,12 +308,12 @@ func TestClose(t *testing.T) {
 			<-ctx.Done()
 			return answer{}, ctx.Err()
 		})
-		if _, err := r.Lookup(t.Context(), "kept.example"); err != nil {
+		if _, err := r.Lookup(t.Context(), netip.Addr{}, "kept.example"); err != nil {
 			t.Fatal(err)
 		}
 		running := make(chan error)
 		go func() {
-			_, err := r.Lookup(t.Context(), "a.example")
+			_, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 			running <- err
 		}()
 		synctest.Wait()
@@ -322,10 +322,10 @@ func TestClose(t *testing.T) {
 		if err := <-running; !errors.Is(err, ErrClosed) || time.Since(start) != 0 {
 			t.Errorf("the look-up that ran got %v after %v, want ErrClosed at once", err, time.Since(start))
 		}
-		if _, err := r.Lookup(t.Context(), "b.example"); !errors.Is(err, ErrClosed) {
+		if _, err := r.Lookup(t.Context(), netip.Addr{}, "b.example"); !errors.Is(err, ErrClosed) {
 			t.Errorf("Lookup after Close = %v, want ErrClosed", err)
 		}
-		if _, err := r.Lookup(t.Context(), "kept.example"); err != nil {
+		if _, err := r.Lookup(t.Context(), netip.Addr{}, "kept.example"); err != nil {
 			t.Errorf("Lookup of a cached name after Close = %v", err)
 		}
 		if err := r.Close(); err != nil {
@@ -406,7 +406,7 @@ func BenchmarkLookupCached(b *testing.B) {
 	ctx := context.Background()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.Lookup(ctx, "www.example.com"); err != nil {
+		if _, err := r.Lookup(ctx, netip.Addr{}, "www.example.com"); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -45,12 +45,35 @@ func TestServers(t *testing.T) {
 			if tt.kind == ErrTimeout {
 				timeout = 600 * time.Millisecond
 			}
-			r := New(Options{Servers: []netip.AddrPort{s.addr}, Timeout: timeout})
+			r := New(Options{Servers: overUDPFirst(s.addr), Timeout: timeout})
 			defer r.Close()
-			got, err := r.Lookup(t.Context(), "a.example")
+			got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 			checkLookup(t, got, err, tt.want, tt.kind, tt.says)
 		})
 	}
+}
+
+// A server that is asked over TCP alone gets no datagram, and needs none to answer long.
+func TestServersOverTCP(t *testing.T) {
+	s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) { reply(w, q, dns.RcodeSuccess, many(100)...) })
+	r := New(Options{Servers: []Server{{Addr: s.addr, TCP: true}}})
+	defer r.Close()
+	got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
+	if err != nil || len(got) != maxAddrs {
+		t.Errorf("Lookup = %v, %v; want %d addresses", got, err, maxAddrs)
+	}
+	if got, want := strings.Join(s.asked(), ", "), "tcp A a.example., tcp AAAA a.example."; got != want {
+		t.Errorf("the server was asked %q, want %q", got, want)
+	}
+}
+
+// overUDPFirst makes servers that are asked over UDP, and over TCP when it must be.
+func overUDPFirst(addrs ...netip.AddrPort) []Server {
+	list := make([]Server, len(addrs))
+	for i, a := range addrs {
+		list[i].Addr = a
+	}
+	return list
 }
 
 func TestServersAreTriedInTurn(t *testing.T) {
@@ -61,10 +84,10 @@ func TestServersAreTriedInTurn(t *testing.T) {
 	l.Close()
 	pc.Close()
 
-	r := New(Options{Servers: []netip.AddrPort{gone, bad.addr, good.addr}})
+	r := New(Options{Servers: overUDPFirst(gone, bad.addr, good.addr)})
 	defer r.Close()
 	for _, host := range []string{"a.example", "b.example"} {
-		got, err := r.Lookup(t.Context(), host)
+		got, err := r.Lookup(t.Context(), netip.Addr{}, host)
 		checkLookup(t, got, err, []string{"192.0.2.1"}, nil, "")
 	}
 	// The second name went to the good one at once.
@@ -90,19 +113,19 @@ func TestALostDatagramIsSentAgain(t *testing.T) {
 			reply(w, q, dns.RcodeSuccess, "% 60 A 192.0.2.1")
 		}
 	})
-	r := New(Options{Servers: []netip.AddrPort{s.addr}, Timeout: 2 * time.Second})
+	r := New(Options{Servers: overUDPFirst(s.addr), Timeout: 2 * time.Second})
 	defer r.Close()
-	got, err := r.Lookup(t.Context(), "a.example")
+	got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 	checkLookup(t, got, err, []string{"192.0.2.1"}, nil, "")
 }
 
 func TestCloseInterruptsAQuery(t *testing.T) {
 	asked := make(chan struct{}, 10)
 	s := startServer(t, func(dns.ResponseWriter, *dns.Msg) { asked <- struct{}{} })
-	r := New(Options{Servers: []netip.AddrPort{s.addr}, Timeout: time.Hour})
+	r := New(Options{Servers: overUDPFirst(s.addr), Timeout: time.Hour})
 	done := make(chan error)
 	go func() {
-		_, err := r.Lookup(context.Background(), "a.example")
+		_, err := r.Lookup(context.Background(), netip.Addr{}, "a.example")
 		done <- err
 	}()
 	<-asked
@@ -115,20 +138,20 @@ func TestNamesThatNoServerIsAsked(t *testing.T) {
 	sys := newSystem()
 	sys.dns.Dial = s.dial
 	for name, r := range map[string]*Resolver{
-		"servers": New(Options{Servers: []netip.AddrPort{s.addr}}),
+		"servers": New(Options{Servers: overUDPFirst(s.addr)}),
 		"system":  withSource(t, Options{}, sys.lookup),
 	} {
 		defer r.Close()
 		t.Run(name, func(t *testing.T) {
-			got, err := r.Lookup(t.Context(), "xyz.localhost")
+			got, err := r.Lookup(t.Context(), netip.Addr{}, "xyz.localhost")
 			checkLookup(t, got, err, []string{"127.0.0.1", "::1"}, nil, "")
-			got, err = r.Lookup(t.Context(), "localhost") // perhaps from the hosts file
+			got, err = r.Lookup(t.Context(), netip.Addr{}, "localhost") // perhaps from the hosts file
 			if err != nil || slices.ContainsFunc(got, func(a netip.Addr) bool { return !a.IsLoopback() }) {
 				t.Errorf("Lookup(localhost) = %v, %v, want loopback addresses", got, err)
 			}
-			got, err = r.Lookup(t.Context(), "abc.onion")
+			got, err = r.Lookup(t.Context(), netip.Addr{}, "abc.onion")
 			checkLookup(t, got, err, nil, ErrNotFound, "onion")
-			_, err = r.Lookup(t.Context(), "a..b")
+			_, err = r.Lookup(t.Context(), netip.Addr{}, "a..b")
 			checkLookup(t, nil, err, nil, ErrName, "empty label")
 		})
 	}
@@ -155,7 +178,7 @@ func TestSystem(t *testing.T) {
 			sys := newSystem()
 			sys.dns.Dial = s.dial
 			r := withSource(t, Options{}, sys.lookup)
-			got, err := r.Lookup(t.Context(), "a.example")
+			got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 			if tt.want != nil && len(got) == maxAddrs { // which ones is up to its sorting
 				return
 			}
@@ -169,7 +192,7 @@ func TestSystemTimesOut(t *testing.T) {
 	sys := newSystem()
 	sys.dns.Dial = s.dial
 	r := withSource(t, Options{Timeout: 100 * time.Millisecond}, sys.lookup)
-	_, err := r.Lookup(t.Context(), "a.example")
+	_, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 	checkLookup(t, nil, err, nil, ErrTimeout, "")
 }
 
@@ -179,7 +202,7 @@ func TestSystemAsksForTheNameAsItStands(t *testing.T) {
 	sys.dns.Dial = s.dial
 	r := withSource(t, Options{}, sys.lookup)
 	for _, host := range []string{"intranet", "a.example"} {
-		_, err := r.Lookup(t.Context(), host)
+		_, err := r.Lookup(t.Context(), netip.Addr{}, host)
 		checkLookup(t, nil, err, nil, ErrNotFound, "")
 	}
 	want := []string{"udp A a.example.", "udp A intranet.", "udp AAAA a.example.", "udp AAAA intranet."}

@@ -21,15 +21,15 @@ const rounds = 2
 
 // servers is the source that asks name servers of the operator's choice.
 type servers struct {
-	addrs  []netip.AddrPort
+	list   []Server
 	first  atomic.Uint32 // the index of the one that answered last
 	try    time.Duration // for one query to one server
 	hosts  *net.Resolver
 	dialer net.Dialer
 }
 
-func newServers(addrs []netip.AddrPort, total time.Duration) *servers {
-	return &servers{addrs: append([]netip.AddrPort(nil), addrs...), try: min(tryTimeout, total/rounds), hosts: hostsFile()}
+func newServers(list []Server, total time.Duration) *servers {
+	return &servers{list: append([]Server(nil), list...), try: min(tryTimeout, total/rounds), hosts: hostsFile()}
 }
 
 // lookup is a source.
@@ -101,16 +101,16 @@ func merge(a, b half) (answer, error) {
 func (s *servers) query(ctx context.Context, host string, qtype uint16) (answer, error) {
 	first := int(s.first.Load())
 	var last error
-	for i := range rounds * len(s.addrs) {
-		n := (first + i) % len(s.addrs)
-		a, err := s.ask(ctx, s.addrs[n], host, qtype)
+	for i := range rounds * len(s.list) {
+		n := (first + i) % len(s.list)
+		a, err := s.ask(ctx, s.list[n], host, qtype)
 		if err == nil || errors.Is(err, ErrNotFound) {
 			if i > 0 {
 				s.first.Store(uint32(n))
 			}
 			return a, err
 		}
-		last = serverError(host, s.addrs[n], err)
+		last = serverError(host, s.list[n].Addr, err)
 		if ctx.Err() != nil {
 			break
 		}
@@ -128,16 +128,20 @@ func serverError(host string, server netip.AddrPort, err error) *Error {
 }
 
 // ask asks one server once, over TCP again if its answer did not fit.
-func (s *servers) ask(ctx context.Context, server netip.AddrPort, host string, qtype uint16) (answer, error) {
+func (s *servers) ask(ctx context.Context, server Server, host string, qtype uint16) (answer, error) {
+	network := "udp"
+	if server.TCP {
+		network = "tcp"
+	}
 	q := new(dns.Msg).SetQuestion(host+".", qtype)
 	q.SetEdns0(udpSize, false)
-	m, err := s.exchange(ctx, "udp", server, q)
+	m, err := s.exchange(ctx, network, server.Addr, q)
 	if err == nil && m.Rcode == dns.RcodeFormatError {
 		q.Extra = nil // an old server that does not know EDNS (RFC 6891 section 7)
-		m, err = s.exchange(ctx, "udp", server, q)
+		m, err = s.exchange(ctx, network, server.Addr, q)
 	}
-	if err == nil && m.Truncated {
-		m, err = s.exchange(ctx, "tcp", server, q)
+	if err == nil && m.Truncated && network == "udp" {
+		m, err = s.exchange(ctx, "tcp", server.Addr, q)
 	}
 	if err != nil {
 		return answer{}, err

@@ -6,7 +6,6 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
@@ -35,6 +34,7 @@ type Manager struct {
 	observers []Observer
 	log       *slog.Logger
 	runtime   atomic.Pointer[Runtime]
+	previous  atomic.Pointer[Runtime] // the one before; see runtimeFor
 	draining  atomic.Bool
 	base      context.Context // of every session; ended when sessions are killed
 	kill      context.CancelFunc
@@ -68,6 +68,7 @@ func (m *Manager) Runtime() *Runtime { return m.runtime.Load() }
 // retires the handlers of the old one. Those who run keep it to their end.
 func (m *Manager) SetRuntime(rt *Runtime) {
 	old := m.runtime.Swap(rt)
+	m.previous.Store(old)
 	retired := map[Retirer]bool{} // one handler may serve several rows
 	for _, h := range old.Handlers {
 		if r, ok := h.(Retirer); ok && !retired[r] {
@@ -85,15 +86,47 @@ func (m *Manager) Count() int {
 }
 
 func (m *Manager) nextID() string {
-	return m.idPrefix + strconv.FormatUint(m.idCount.Add(1), 36)
+	var b [32]byte // on the stack, so that the string is the only allocation
+	return string(strconv.AppendUint(append(b[:0], m.idPrefix...), m.idCount.Add(1), 36))
+}
+
+// runtimeFor returns the Runtime that c's session begins with: the current one, or
+// the one before where a reload has just taken away the listener or the row that c was
+// classified under.
+func (m *Manager) runtimeFor(c *mux.Conn) *Runtime {
+	rt := m.runtime.Load()
+	if !rt.serves(c) {
+		if old := m.previous.Load(); old != nil && old.serves(c) {
+			return old
+		}
+	}
+	return rt
+}
+
+// Handle takes a classified connection over and serves it in a goroutine of its
+// own. Drain waits for it from the moment that Handle returns.
+func (m *Manager) Handle(c *mux.Conn) {
+	s := m.register(c)
+	go m.serve(s)
 }
 
 // Serve serves a classified connection to its end, or until it has become a
 // tunnel that goes on by itself. It closes c.
-func (m *Manager) Serve(c *mux.Conn) {
-	rt := m.runtime.Load()
-	s := &Session{manager: m, conn: c}
-	m.add(s)
+func (m *Manager) Serve(c *mux.Conn) { m.serve(m.register(c)) }
+
+// register makes the session of a connection and counts it as alive.
+func (m *Manager) register(c *mux.Conn) *Session {
+	s := &Session{manager: m, conn: c, listener: unknownListener}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.alive[s] = struct{}{}
+	return s
+}
+
+// serve is the life of a session, up to the tunnel.
+func (m *Manager) serve(s *Session) {
+	c := s.conn
+	rt := m.runtimeFor(c)
 	s.begin(rt)
 	_ = c.SetDeadline(time.Now().Add(rt.Timeouts.Handshake)) // fails only on a closed connection
 	err := m.run(s)
@@ -107,12 +140,19 @@ func (m *Manager) Serve(c *mux.Conn) {
 	if !s.ended {
 		s.finish(err)
 	}
-	closeGently(c)
+	if errors.Is(err, errPanicked) {
+		c.Abort() // nobody knows what the client has got
+	} else {
+		c.CloseGently()
+	}
 	m.remove(s)
 }
 
-// errNoHandler is a fault of ours: a row without a handler.
-var errNoHandler = errors.New("no handler serves this row")
+// Faults of ours.
+var (
+	errNoHandler = errors.New("no handler serves this row")
+	errPanicked  = errors.New("a handler panicked")
+)
 
 // run calls the handler and turns its panic into an error of this session alone.
 func (m *Manager) run(s *Session) (err error) {
@@ -122,7 +162,7 @@ func (m *Manager) run(s *Session) (err error) {
 				slog.String("id", s.record.ID), slog.String("protocol", s.record.Protocol),
 				slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 			s.record.Reason = string(egress.InternalError)
-			err = fmt.Errorf("panic: %v", p)
+			err = fmt.Errorf("%w: %v", errPanicked, p)
 		}
 	}()
 	h := s.Handler()
@@ -135,7 +175,7 @@ func (m *Manager) run(s *Session) (err error) {
 // relay joins both ends. The session ends when the tunnel does, in whatever
 // goroutine that happens.
 func (m *Manager) relay(s *Session) {
-	s.Established()
+	s.conn.Finished() // the relay clears the deadlines
 	o := relay.Options{
 		IdleTimeout: s.runtime.Timeouts.Idle,
 		Lifetime:    s.runtime.Timeouts.Lifetime,
@@ -176,21 +216,23 @@ func endReason(e relay.End) string {
 	return string(egress.ConnectionTerminated)
 }
 
-// Bounds of closeGently.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)
+// started and ended tell an observer of a session. A panic there must not end the
+// process, nor keep the other observers from hearing of it.
+func (m *Manager) started(o Observer, r Record) {
+	defer m.recoverObserver()
+	o.SessionStarted(r)
+}
 
-// closeGently closes a connection so that what was written to it last arrives: a
-// close with unread bytes in the receive buffer is a reset, and that
-// destroys what the client has not read yet (RFC 9112 section 9.6).
-func closeGently(c *mux.Conn) {
-	if c.Wrote() && c.CloseWrite() == nil {
-		_ = c.SetReadDeadline(time.Now().Add(lingerTime))
-		_, _ = io.CopyN(io.Discard, c, lingerBytes)
+func (m *Manager) ended(o Observer, r Record) {
+	defer m.recoverObserver()
+	o.SessionEnded(r)
+}
+
+func (m *Manager) recoverObserver() {
+	if p := recover(); p != nil {
+		m.log.Error("an observer of sessions panicked; it has missed one",
+			slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 	}
-	_ = c.Close()
 }
 
 // authFailed writes the one line that fail2ban and the like match. What it logs
@@ -221,12 +263,6 @@ func asEgressError(err error) (*egress.Error, bool) {
 	var e *egress.Error
 	ok := errors.As(err, &e)
 	return e, ok
-}
-
-func (m *Manager) add(s *Session) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.alive[s] = struct{}{}
 }
 
 func (m *Manager) remove(s *Session) {
@@ -266,7 +302,7 @@ func (m *Manager) Drain(ctx context.Context) (killed int) {
 		if t := s.tunnel.Load(); t != nil {
 			t.Close()
 		} else {
-			_ = s.conn.Close()
+			s.conn.Abort() // what the client got of an answer must not look whole
 		}
 	}
 	m.mu.Unlock()

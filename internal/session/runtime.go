@@ -6,6 +6,7 @@ import (
 	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/mux"
 )
 
 // Runtime is everything that a configuration decides about sessions. It is
@@ -19,6 +20,16 @@ type Runtime struct {
 	Listeners  map[string]Listener
 	Timeouts   Timeouts
 }
+
+// serves reports whether rt knows the listener and the row of a connection.
+func (rt *Runtime) serves(c *mux.Conn) bool {
+	_, ok := rt.Listeners[c.Listener()]
+	return ok && rt.Handlers[c.Row()] != nil
+}
+
+// unknownListener is one that no Runtime knows (any more): nothing is known of it
+// that would let anybody pass without a user.
+var unknownListener = Listener{RequireUser: true}
 
 // Listener is what sessions need to know of the [listen.NAME] table that they came through.
 type Listener struct {

@@ -193,12 +193,14 @@ func (s *Session) request(t target.Target) acl.Request {
 	}
 }
 
-// permitted notes what was decided.
+// permitted notes what was decided. Who waits for a target that he may reach is
+// past the handshake, and no flood of unfinished connections may push him out.
 func (s *Session) permitted(p *egress.Permit, err error) (*egress.Permit, error) {
 	if err != nil {
 		s.failed(err)
 		return nil, err
 	}
+	s.conn.Finished()
 	s.record.Rule = p.Decision().Rule
 	return p, nil
 }
@@ -222,6 +224,9 @@ func (s *Session) failed(err error) {
 // gives it to Relay. The error is an *egress.Error.
 func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) {
 	c, err := s.runtime.Egress.Dial(ctx, p)
+	for try := 0; err != nil && try < roomTries && isOutOfRoom(err) && s.makeRoom(ctx); try++ {
+		c, err = s.runtime.Egress.Dial(ctx, p)
+	}
 	if err != nil {
 		s.failed(err)
 		return nil, err
@@ -230,6 +235,33 @@ func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) 
 		s.record.Address = t.AddrPort()
 	}
 	return c, nil
+}
+
+const (
+	roomTries = 3                    // how often a dial without a descriptor is tried again
+	roomPause = 5 * time.Millisecond // what it takes to close one
+)
+
+// isOutOfRoom reports whether this machine has nothing left to dial with.
+func isOutOfRoom(err error) bool {
+	e, ok := asEgressError(err)
+	return ok && e.Reason == egress.LimitReached
+}
+
+// makeRoom closes an unfinished connection for the sake of this session, which is
+// past its handshake. False means that there is none, or nobody waits any more.
+func (s *Session) makeRoom(ctx context.Context) bool {
+	if !s.conn.MakeRoom() {
+		return false
+	}
+	t := time.NewTimer(roomPause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // Relay joins the client and target into a tunnel and takes ownership of both.
@@ -274,8 +306,8 @@ func (s *Session) Handler() Handler { return s.runtime.Handlers[s.conn.Row()] }
 func (s *Session) begin(rt *Runtime) {
 	s.runtime = rt
 	if l, ok := rt.Listeners[s.conn.Listener()]; ok {
-		s.listener = l // a listener that a reload took away keeps what it had
-	}
+		s.listener = l
+	} // else a reload took it away, and it keeps what it had
 	s.ended = false
 	s.identity = auth.Identity{}
 	s.record = Record{
@@ -286,7 +318,7 @@ func (s *Session) begin(rt *Runtime) {
 		Protocol: s.conn.Row(),
 	}
 	for _, o := range s.manager.observers {
-		o.SessionStarted(s.record)
+		s.manager.started(o, s.record)
 	}
 }
 
@@ -295,10 +327,21 @@ func (s *Session) finish(err error) {
 	s.ended = true
 	s.record.Duration = time.Since(s.record.Start)
 	s.record.Err = err
-	if err != nil && s.conn.Evicted() {
-		s.record.Reason = string(mux.Evicted)
+	if err != nil {
+		s.foreignEnd()
 	}
 	for _, o := range s.manager.observers {
-		o.SessionEnded(s.record)
+		s.manager.ended(o, s.record)
+	}
+}
+
+// foreignEnd corrects the reason of a session that failed since we had closed its
+// connection under its hands.
+func (s *Session) foreignEnd() {
+	switch {
+	case s.conn.Evicted():
+		s.record.Reason = string(mux.Evicted)
+	case s.manager.base.Err() != nil:
+		s.record.Reason = string(mux.ShuttingDown)
 	}
 }

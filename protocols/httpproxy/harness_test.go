@@ -42,7 +42,7 @@ type slowName struct{}
 func (slowName) Error() string { return "no answer" }
 func (slowName) Timeout() bool { return true }
 
-func (n names) Lookup(_ context.Context, host string) ([]netip.Addr, error) {
+func (n names) Lookup(_ context.Context, _ netip.Addr, host string) ([]netip.Addr, error) {
 	if host == "slow.test" {
 		return nil, slowName{}
 	}
