@@ -127,7 +127,7 @@ func (t *Tunnel) endOfFile(d int) {
 	case err == nil:
 		t.over(d, finished, nil)
 	case errors.Is(err, syscall.ENOTCONN) || isReset(err):
-		t.over(d, writeFailed, fmt.Errorf("%w (%w)", syscall.ECONNRESET, err))
+		t.over(d, writeFailed, syscall.ECONNRESET) // the half-close says only that nobody is connected any more
 	default:
 		t.over(d, unpassable, nil)
 	}

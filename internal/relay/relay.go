@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultIdleTimeout = 2*time.Hour + 4*time.Minute
-	defaultParkAfter   = 3 * time.Second
+	defaultParkAfter   = time.Second
 )
 
 // Options configures a tunnel. The zero value is usable.
@@ -35,7 +35,7 @@ type Options struct {
 	// ParkAfter is how long a direction has to be quiet before its goroutine
 	// is given up and its socket is watched by an epoll loop; bytes, a
 	// half-close or a reset wake it. It matters for zero-copy tunnels
-	// alone. Zero means 3 s; negative means never.
+	// alone. Zero means 1 s; negative means never.
 	ParkAfter time.Duration
 	// FromClient is what the caller has already read from the client and the
 	// target has not seen. It is delivered first, and counted. The tunnel keeps the slice.
