@@ -197,15 +197,13 @@ func (g *gateway) wait(what string, ok func(logLine) bool) logLine {
 	seen := 0
 	for ended := false; ; {
 		g.mu.Lock()
-		for ; seen < len(g.lines); seen++ {
-			if ok(g.lines[seen]) {
-				l := g.lines[seen]
-				g.mu.Unlock()
+		fresh, news := g.lines[seen:], g.news
+		g.mu.Unlock()
+		for _, l := range fresh { // without the lock: ok may look at the gateway itself
+			if seen++; ok(l) {
 				return l
 			}
 		}
-		news := g.news
-		g.mu.Unlock()
 		select {
 		case <-news:
 		case <-g.exited:
