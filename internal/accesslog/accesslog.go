@@ -5,6 +5,7 @@
 package accesslog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +82,7 @@ type Log struct {
 	out     io.Writer
 	file    *os.File // out, when it is a file of ours
 	broken  bool     // the last write failed
+	torn    bool     // what was written last ends within a line, as on a disk that has run full
 	lost    uint64   // lines since then
 }
 
@@ -113,7 +115,7 @@ func (l *Log) Reconfigure(o Options) error {
 	l.flush() // what was written in the old form belongs to the old place
 	l.writing.Lock()
 	old := l.file
-	l.out, l.file, l.broken = out, file, false
+	l.out, l.file, l.broken, l.torn = out, file, false, false
 	l.writing.Unlock()
 	l.mu.Lock()
 	l.opts, l.append = o, appendLine
@@ -227,8 +229,13 @@ func (l *Log) flush() {
 	if len(b) == 0 || l.out == nil {
 		return
 	}
-	if _, err := l.out.Write(b); err != nil {
-		l.failed(lines, err)
+	if l.torn && l.mend() != nil {
+		l.lost += uint64(lines)
+		return
+	}
+	if n, err := l.out.Write(b); err != nil {
+		l.torn = n > 0 && b[n-1] != '\n'
+		l.failed(lines-bytes.Count(b[:n], []byte{'\n'}), err)
 		return
 	}
 	if l.broken {
@@ -236,6 +243,14 @@ func (l *Log) flush() {
 		l.log.Info("the access log is written again", slog.Uint64("lines_lost", l.lost))
 		l.lost = 0
 	}
+}
+
+// mend ends the line that a failed write has left half written, so that the
+// next one begins on its own. l.writing is held.
+func (l *Log) mend() error {
+	_, err := l.out.Write([]byte{'\n'})
+	l.torn = err != nil
+	return err
 }
 
 // spare is a buffer for the lines to come: about as large as what came last.

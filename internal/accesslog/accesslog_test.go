@@ -84,7 +84,7 @@ func TestQueryStaysWhereItIsWanted(t *testing.T) {
 
 // hostile holds what a client may put into a field to forge lines or to play with a terminal.
 var hostile = []string{
-	"a\nb", "a\r\nfake line", "\x1b[2J", "\x00", "\x7f", "\u009b31m", "\u202egnp.exe", "\u2028", "quote\" and \\", "tab\t", "\xff\xfe", " space ",
+	"a\nb", "a\r\nfake line", "\x1b[2J", "\x00", "\x7f", "\u009b31m", "\u202egnp.exe", "\u061c1.2", "\u2028", "quote\" and \\", "tab\t", "\xff\xfe", " space ",
 	"%0a", strings.Repeat("x", 100_000),
 }
 
@@ -100,7 +100,9 @@ func TestHostileFieldsStayInTheirLine(t *testing.T) {
 			if strings.Count(got, "\n") != 1 || !strings.HasSuffix(got, "\n") {
 				t.Errorf("%s: %q made %q", name, h, got)
 			}
-			if i := strings.IndexFunc(got[:len(got)-1], func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0x2028 }); i >= 0 {
+			if i := strings.IndexFunc(got[:len(got)-1], func(r rune) bool {
+				return r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0x061c || r == 0x2028
+			}); i >= 0 {
 				t.Errorf("%s: %q let a control character through at %d: %q", name, h, i, got)
 			}
 			if len(got) > 12*(maxField*6+100) {
@@ -251,6 +253,54 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("the fault was logged %d times, want once:\n%s", n, faults)
 	}
 }
+
+// disk takes so many bytes and no more.
+type disk struct {
+	room    int
+	content bytes.Buffer
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	n := min(len(p), d.room)
+	d.room -= n
+	d.content.Write(p[:n])
+	if n < len(p) {
+		return n, errors.New("no space left")
+	}
+	return n, nil
+}
+
+// A disk that fills up in the middle of a line leaves half of one, and no line behind it is joined to that.
+func TestDiskThatFillsUp(t *testing.T) {
+	line := len(appendJSON(nil, ptr(full()), false))
+	d := &disk{room: line + line/2}
+	l, faults := newTestLog(t, Options{Format: JSON, Writer: d})
+	for _, room := range []int{0, 0, 10 * line} {
+		l.SessionEnded(full())
+		l.SessionEnded(full())
+		l.flush()
+		l.writing.Lock()
+		d.room += room
+		l.writing.Unlock()
+	}
+	l.SessionEnded(full())
+	if err := l.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	var whole int
+	for _, s := range strings.Split(strings.TrimSuffix(d.content.String(), "\n"), "\n") {
+		if json.Valid([]byte(s)) {
+			whole++
+		} else if !strings.HasPrefix(string(appendJSON(nil, ptr(full()), false)), s) {
+			t.Errorf("the line %q is more than half of one", s)
+		}
+	}
+	if whole != 2 || !strings.Contains(faults.String(), "lines_lost=5") {
+		t.Errorf("%d whole lines and the faults %s; want 2, and 5 that were lost", whole, faults)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
 
 func TestSlowWriterDropsAndSaysSo(t *testing.T) {
 	r, w := io.Pipe()

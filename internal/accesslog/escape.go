@@ -69,7 +69,7 @@ func appendRune(b []byte, r rune) []byte {
 // movesText reports whether r is a C1 control, a line or paragraph separator,
 // or one that changes the direction of writing or cannot be seen.
 func movesText(r rune) bool {
-	return r < 0xa0 || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
+	return r < 0xa0 || r == 0x061c || r >= 0x200b && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfeff
 }
 
 // appendApache escapes as Apache's logs do: a backslash before quotes and

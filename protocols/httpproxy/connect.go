@@ -25,11 +25,13 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return c.refuseTunnel(forEgress(err))
 	}
+	// Before the dial: who waits for a target that he may reach is not to be
+	// pushed out by a flood of clients that never finish.
+	c.establish()
 	conn, err := c.s.Dial(ctx, permit)
 	if err != nil {
 		return c.refuseTunnel(forEgress(err))
 	}
-	c.establish()
 	c.s.SetStatus(statusOK)
 	c.wr.each(c.s.Timeouts().Handshake)
 	if _, err := c.stream.Write([]byte(connected)); err != nil {

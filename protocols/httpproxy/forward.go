@@ -106,15 +106,18 @@ func (c *client) strip() {
 	f := &c.req.Fields
 	c.t.binds = bindsConnection(f, "Authorization")
 	c.req.Strip()
-	level, forwards, early := c.h.anonymity, c.t.forwards >= 0, c.req.Minor == 0
+	level, forwards := c.h.anonymity, c.t.forwards >= 0
+	// An HTTP/1.0 client could not be told to continue; one without content has nothing to
+	// continue with (RFC 9110 section 10.1.1), and origins disagree on what that means.
+	unexpected := c.req.Minor == 0 || c.req.Framing.Empty()
 	f.RemoveFunc(func(name []byte) bool {
 		switch len(name) {
 		case len("Host"):
 			if http1.EqualFold(name, "Host") {
 				return true
 			}
-		case len("Expect"): // an HTTP/1.0 client could not be told to continue
-			if early && http1.EqualFold(name, "Expect") {
+		case len("Expect"):
+			if unexpected && http1.EqualFold(name, "Expect") {
 				return true
 			}
 		case len("Max-Forwards"):

@@ -59,6 +59,11 @@ func TestRequestHead(t *testing.T) {
 			"GET / HTTP/1.1\r\nHost: HOST\r\nVia: 1.0 polyport\r\n\r\n",
 		},
 		{
+			"an expectation without content is dropped", "",
+			"GET http://HOST/ HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+			"GET / HTTP/1.1\r\nHost: HOST\r\nVia: 1.1 polyport\r\n\r\n",
+		},
+		{
 			"Via is added behind the client's", "",
 			"GET http://HOST/ HTTP/1.1\r\nHost: x\r\nVia: 1.0 inner\r\n\r\n",
 			"GET / HTTP/1.1\r\nHost: HOST\r\nVia: 1.0 inner\r\nVia: 1.1 polyport\r\n\r\n",

@@ -11,15 +11,28 @@ import (
 	"polyport/internal/http1"
 )
 
+// splices bounds the copies inside the kernel. Each holds a pipe, two descriptors
+// and up to 1 MiB, for as long as a slow peer likes; those beyond are copied here, which
+// holds little.
+var splices = make(chan struct{}, 256)
+
 // splice copies n bytes from one bare TCP connection to another inside the
 // kernel, where the system can. A wait of more than idle for either side ends it;
 // idle is the clock's of the reading side. moved, when not nil, is told of progress about once a second.
 // It returns early and without an error at the end of what there is to read. An
 // error of the writing side is an *http1.WriteError.
 //
+// It declines, with (0, nil), when too many others are under way.
+//
 // A read deadline that fires loses no byte, so it is what ticks. A write deadline may lose some, so
 // it lies behind all ticks and nothing is tried again once it has fired.
 func splice(dst *stream, to *net.TCPConn, src *stream, from *net.TCPConn, n int64, moved func(int64)) (int64, error) {
+	select {
+	case splices <- struct{}{}:
+		defer func() { <-splices }()
+	default:
+		return 0, nil
+	}
 	rest := io.LimitedReader{R: from}
 	var total int64
 	last := time.Now() // when a byte moved, at the latest

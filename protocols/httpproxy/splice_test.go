@@ -102,3 +102,28 @@ func TestSpliceIsStopped(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
+// Stalled bodies cannot take more pipes than are set aside for them, and give them back.
+func TestSplicesAreBounded(t *testing.T) {
+	run, from, to := spliced(t, patience)
+	for range cap(splices) {
+		splices <- struct{}{}
+	}
+	from.send("12345")
+	n, err := run(5, nil)
+	for range cap(splices) {
+		<-splices
+	}
+	if n != 0 || err != nil {
+		t.Errorf("with no place left splice returned %d, %v; want it to decline", n, err)
+	}
+	if n, err := run(5, nil); n != 5 || err != nil {
+		t.Errorf("with places left splice returned %d, %v; want 5, nil", n, err)
+	}
+	if got := to.bytes(5); got != "12345" {
+		t.Errorf("%q came out", got)
+	}
+	if len(splices) != 0 {
+		t.Errorf("%d places are still taken, want none", len(splices))
+	}
+}
