@@ -93,7 +93,7 @@ func TestOriginThatStops(t *testing.T) {
 			p.send("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, begin)
 			untilClosed(p)
 		})
-		g := newGateway(t, gatewayOptions{timeouts: brief(func(o *session.Timeouts) { o.Idle = 200 * time.Millisecond })})
+		g := newGateway(t, gatewayOptions{timeouts: brief(func(o *session.Timeouts) { o.Idle = time.Second })})
 		c := g.connect()
 		c.send("GET http://%s/ HTTP/1.1\r\nHost: x\r\n\r\n", o.addr())
 		c.head()
@@ -101,7 +101,7 @@ func TestOriginThatStops(t *testing.T) {
 			t.Errorf("%d bytes came, want the %d that the origin sent", len(rest), len(begin))
 		}
 		if rec := g.record(); rec.Reason != "connection_read_timeout" {
-			t.Errorf("reason %q, want connection_read_timeout", rec.Reason)
+			t.Errorf("reason %q, want connection_read_timeout; record %+v", rec.Reason, rec)
 		}
 	}
 }
