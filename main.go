@@ -240,9 +240,9 @@ func (c *commands) explainCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "explain",
 		Usage:     "say which rule decides for a target, why, and which way it would leave; nothing is dialled",
-		ArgsUsage: "TARGET",
+		ArgsUsage: "[TARGET]",
 		Description: "TARGET is host:port, as in 'polyport explain --client 192.0.2.7 --user alice example.com:443'.\n" +
-			"Flags stand before it. The exit code is 0 if it would be allowed, 1 if not.",
+			"Flags stand before it. Rows of your own (--protocol ssh) need none. The exit code is 0 if it would be allowed, 1 if not.",
 		Flags: append(serveFlags(),
 			&cli.StringFlag{Name: "client", Usage: "the client's `ADDRESS`", Value: "127.0.0.1"},
 			&cli.StringFlag{Name: "user", Usage: "the authenticated user's `NAME`"},
@@ -255,8 +255,9 @@ func (c *commands) explainCommand() *cli.Command {
 }
 
 func (c *commands) explain(ctx *cli.Context) error {
-	if ctx.NArg() != 1 {
-		return usagef("explain takes one TARGET (host:port), behind its flags")
+	const usage = "explain takes one TARGET (host:port), behind its flags"
+	if ctx.NArg() > 1 {
+		return usagef(usage)
 	}
 	client, err := netip.ParseAddr(ctx.String("client"))
 	if err != nil {
@@ -271,8 +272,11 @@ func (c *commands) explain(ctx *cli.Context) error {
 		Target:   ctx.Args().First(),
 		At:       time.Now(),
 	}, c.stdout)
-	if errors.Is(err, daemon.ErrDenied) {
+	switch {
+	case errors.Is(err, daemon.ErrDenied):
 		return silentError{} // the answer has been printed
+	case errors.Is(err, daemon.ErrNoTarget):
+		return usagef(usage)
 	}
 	return err
 }

@@ -67,17 +67,28 @@ func (r Result) String() string {
 // the decision for that address. It asks the same code as Decide does.
 func (p *Policy) Explain(r Request, a netip.Addr) Explanation {
 	q := newQuery(&r, a)
+	return p.explain(&q)
+}
+
+// ExplainName is Explain for DecideName: by name alone, for what is handed to a backend.
+func (p *Policy) ExplainName(r Request) Explanation {
+	q := newQuery(&r, netip.Addr{})
+	q.nameOnly = true
+	return p.explain(&q)
+}
+
+func (p *Policy) explain(q *query) Explanation {
 	var e Explanation
-	e.Decision, e.NeedAddress = p.decide(&q)
+	e.Decision, e.NeedAddress = p.decide(q)
 	if q.addr.IsValid() {
 		e.Special, _ = Special(q.addr)
 	}
-	if p == nil || !r.Target.IsValid() {
+	if p == nil || !q.Target.IsValid() {
 		return e
 	}
 	decided := false
 	for i := range p.rules {
-		s := p.step(&p.rules[i], &q, decided)
+		s := p.step(&p.rules[i], q, decided)
 		decided = decided || s.Result == Decides
 		e.Steps = append(e.Steps, s)
 	}

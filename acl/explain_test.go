@@ -109,6 +109,9 @@ func TestExplainAgreesWithDecide(t *testing.T) {
 			t.Errorf("Explain = %+v, %v; Decide = %+v, %v", e.Decision, e.NeedAddress, d, need)
 		}
 		a := addrs[r.IntN(len(addrs))]
+		if named := p.ExplainName(q); named.Decision != p.DecideName(q) || named.NeedAddress {
+			t.Errorf("ExplainName = %+v; DecideName = %+v", named.Decision, p.DecideName(q))
+		}
 		d, e = p.DecideAddr(q, a), p.Explain(q, a)
 		var deciding []string
 		for _, s := range e.Steps {

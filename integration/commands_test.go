@@ -336,6 +336,53 @@ func TestUserCommand(t *testing.T) {
 	}
 }
 
+// typist runs a program on a terminal, answers each of its questions for a password in turn, and
+// ends with its exit code. It prints what a person would have seen.
+const typist = `
+import os, pty, sys, termios, time
+answers = sys.argv[1].split("|")
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execv(sys.argv[2], sys.argv[2:])
+seen = b""
+while True:
+    try:
+        more = os.read(terminal, 1024)
+    except OSError:
+        break
+    if not more:
+        break
+    seen += more
+    if more.rstrip().endswith(b":") and answers:
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.005) # nobody types that fast
+        os.write(terminal, answers.pop(0).encode() + b"\n")
+sys.stdout.write(seen.decode())
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+`
+
+// At a terminal the password is asked for twice, and not shown.
+func TestPasswordPrompt(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ask := func(answers string) output {
+		cmd := command(t, "python3", "-c", typist, answers, binary, "user", "add", "--htpasswd", "users", "alice")
+		cmd.Dir = dir
+		return finish(t, cmd)
+	}
+	got := ask("correct horse|correct house")
+	mustSay(t, got, 1, "password for alice: ", "once more: ", "the two passwords differ; nothing was changed")
+	if _, err := os.Stat(filepath.Join(dir, "users")); err == nil {
+		t.Error("a file was made")
+	}
+	got = ask("correct horse|correct horse")
+	mustSay(t, got, 0, "password for alice: ", "once more: ", "alice added to users")
+	if strings.Contains(got.stdout, "horse") {
+		t.Errorf("the password was shown: %q", got.stdout)
+	}
+	mustSay(t, polyport(t, dir, "", "user", "list", "--htpasswd", "users"), 0, "alice\n")
+}
+
 // TestUsersOfOtherTools logs in with the hashes that Apache's htpasswd and argon2 make.
 func TestUsersOfOtherTools(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,10 @@ import (
 	"polyport/acl"
 	"polyport/internal/config"
 	"polyport/internal/egress"
+	"polyport/internal/session"
 	"polyport/internal/target"
+	"polyport/internal/upstream"
+	"polyport/mux"
 )
 
 // Question is what Explain is asked.
@@ -24,12 +28,22 @@ type Question struct {
 	Protocol string // the row; "" is "connect"
 	Method   string // "" is what the row would say
 	Listener string // "" is the first one
-	Target   string // "host:port"
+	Target   string // "host:port"; "" is fine for rows whose clients cannot say
 	At       time.Time
 }
 
-// ErrDenied is what Explain returns when the answer is no.
-var ErrDenied = errors.New("denied")
+var (
+	// ErrDenied is what Explain returns when the answer is no.
+	ErrDenied = errors.New("denied")
+	// ErrNoTarget is what Explain returns where the question needs a target and has none.
+	ErrNoTarget = errors.New("the question names no target")
+)
+
+// router is a Handler whose clients are handed to backends: it says to which, and what the
+// rules are asked about them. A nil backend is the target itself.
+type router interface {
+	Route(t target.Target) (asked target.Target, b *upstream.Backend, err error)
+}
 
 // Explain prints which rule decides a question, and why, by name and for each
 // resolved address. Nothing is dialled. The error is ErrDenied when the answer is
@@ -52,11 +66,34 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	for _, l := range wanted(f) {
 		st.own.add(l.key.address)
 	}
-	r, err := request(f, rowNames(a.rows), q)
+	handler, err := a.handler(&q)
 	if err != nil {
 		return err
 	}
-	x := a.runtime(f, st, 1).Egress.Explain(ctx, r)
+	r, err := request(f, q)
+	if err != nil {
+		return err
+	}
+	if rows := a.listeners[r.Listener].Rows; rows != nil && !rows[r.Protocol] {
+		fmt.Fprintf(w, "%s: refused before any rule is asked: listen.%s does not serve %s\n", cmp.Or(q.Target, q.Protocol), r.Listener, r.Protocol)
+		return ErrDenied
+	}
+	dialer := a.runtime(f, st, 1).Egress
+	if rt, ok := handler.(router); ok {
+		asked, b, err := rt.Route(r.Target)
+		if err != nil {
+			fmt.Fprintf(w, "%s: refused before any rule is asked: %v\n", cmp.Or(q.Target, q.Protocol), err)
+			return ErrDenied
+		}
+		if r.Target = asked; b != nil {
+			_, err = dialer.AuthorizeBackend(ctx, r, b)
+			return explainBackend(w, a.policy, r, b, err)
+		}
+	}
+	if !r.Target.IsValid() {
+		return ErrNoTarget
+	}
+	x := dialer.Explain(ctx, r)
 	printExplanation(w, a.policy, r, x)
 	if !x.Allowed() {
 		return ErrDenied
@@ -64,22 +101,48 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	return nil
 }
 
-// request makes of a question what a session would ask.
-func request(f *config.File, rows []string, q Question) (acl.Request, error) {
-	t, err := target.Parse(q.Target)
+// handler finds the handler of the protocol that q is about.
+func (a *assembly) handler(q *Question) (session.Handler, error) {
+	q.Protocol = cmp.Or(q.Protocol, "connect")
+	var names []string
+	for _, r := range a.rows {
+		switch r.Name {
+		case q.Protocol:
+			return r.Handler, nil
+		case mux.RowReject:
+		default:
+			names = append(names, r.Name)
+		}
+	}
+	return nil, fmt.Errorf("there is no protocol %q; there are %s", q.Protocol, strings.Join(names, ", "))
+}
+
+// explainBackend is the answer for what is handed to a backend, which err refuses unless it is nil.
+func explainBackend(w io.Writer, p *acl.Policy, r acl.Request, b *upstream.Backend, err error) error {
+	e := p.ExplainName(r)
+	printQuestion(w, r, answer(egress.Explanation{Final: e.Decision, Err: err}))
+	fmt.Fprintln(w, "\nby name alone, since a backend gets it:")
+	printSteps(w, e)
 	if err != nil {
-		return acl.Request{}, err
+		return ErrDenied
+	}
+	fmt.Fprintf(w, "\nit would be handed to backend %s, %s\n", b.Name, strings.Join(b.Servers, ", and if that does not answer "))
+	return nil
+}
+
+// request makes of a question what a session would ask.
+func request(f *config.File, q Question) (acl.Request, error) {
+	var t target.Target
+	if q.Target != "" {
+		var err error
+		if t, err = target.Parse(q.Target); err != nil {
+			return acl.Request{}, err
+		}
 	}
 	if q.Listener == "" {
 		q.Listener = f.ListenerNames()[0]
 	} else if _, ok := f.Listen[q.Listener]; !ok {
 		return acl.Request{}, fmt.Errorf("there is no listener %q; there are %s", q.Listener, strings.Join(f.ListenerNames(), ", "))
-	}
-	switch {
-	case q.Protocol == "":
-		q.Protocol = "connect"
-	case !contains(rows, q.Protocol):
-		return acl.Request{}, fmt.Errorf("there is no protocol %q; there are %s", q.Protocol, strings.Join(rows, ", "))
 	}
 	if q.Method == "" {
 		q.Method = methodOf(q.Protocol)
@@ -119,14 +182,19 @@ func groupsOf(f *config.File, user string) []string {
 	return groups
 }
 
-// printExplanation writes the answer first and the reasons below it.
-func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explanation) {
-	fmt.Fprintf(w, "%s: %s\n", r.Target, answer(x))
+// printQuestion writes the answer, and what was asked.
+func printQuestion(w io.Writer, r acl.Request, answer string) {
+	fmt.Fprintf(w, "%s: %s\n", r.Target, answer)
 	who := "nobody"
 	if r.Identity != "" {
 		who = "user " + r.Identity
 	}
 	fmt.Fprintf(w, "  asked as client %s, %s, protocol %s, method %q, listener %s\n", r.Client, who, r.Protocol, r.Method, r.Listener)
+}
+
+// printExplanation writes the answer first and the reasons below it.
+func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explanation) {
+	printQuestion(w, r, answer(x))
 	if _, literal := r.Target.Addr(); !literal { // its one address is explained below
 		fmt.Fprintln(w, "\nby name:")
 		printSteps(w, p.Explain(r, netip.Addr{}))

@@ -47,23 +47,59 @@ client   = ["127.0.0.0/8"]
 listener = ["main"]
 `
 
+const routedFile = `
+[listen.main]
+address = ["127.0.0.1:7659"]
+[listen.web]
+address   = ["127.0.0.2:7659"]
+protocols = ["http"]
+[sniff]
+silent_to = "ssh"
+[backend.ssh]
+servers = ["10.0.0.1:22", "10.0.0.2:22"]
+[backend.git]
+servers = ["10.0.0.3:443"]
+[protocols.raw.ssh]
+prefix  = ["SSH-"]
+backend = "ssh"
+[protocols.tls.route.git]
+sni     = ["*.git.example.com"]
+backend = "git"
+[[rule]]
+name   = "the lab, by address"
+action = "deny"
+target = ["10.0.0.0/8"]
+[[rule]]
+name     = "servers of our own"
+action   = "allow"
+protocol = ["ssh", "tls"]
+target   = ["ssh", "*.git.example.com"]
+`
+
 // aliceLine is the user alice; nobody logs in here.
 const aliceLine = "alice:$2a$10$ph9XsZdfdhnBJDc7lpbt5ekXWq5P81yWt413w9U8nAG4V4I/JAcyu\n"
 
 func TestExplain(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "polyport.toml")
-	for name, text := range map[string]string{path: explainFile, filepath.Join(dir, "users.htpasswd"): aliceLine} {
+	path, routed := filepath.Join(dir, "polyport.toml"), filepath.Join(dir, "routed.toml")
+	for name, text := range map[string]string{path: explainFile, routed: routedFile, filepath.Join(dir, "users.htpasswd"): aliceLine} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	wednesday := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	anybody := netip.MustParseAddr("198.51.100.9")
 	tests := []struct {
 		name string
 		q    Question
 		err  error
 	}{
+		{"routed row", Question{Client: anybody, Protocol: "ssh"}, nil},
+		{"routed silence", Question{Client: anybody, Protocol: "silent"}, ErrDenied},
+		{"routed name", Question{Client: anybody, Protocol: "tls", Target: "a.git.example.com:443"}, nil},
+		{"routed name that has no route", Question{Client: anybody, Protocol: "tls", Target: "example.com:443"}, ErrDenied},
+		{"routed no name", Question{Client: anybody, Protocol: "tls"}, ErrDenied},
+		{"routed listener that does not serve it", Question{Client: anybody, Protocol: "ssh", Listener: "web"}, ErrDenied},
 		{"allowed", Question{Client: netip.MustParseAddr("10.2.3.4"), Listener: "out", Target: "192.0.32.7:443"}, nil},
 		{"denied by a rule", Question{Client: netip.MustParseAddr("127.0.0.1"), Target: "x.ads.example:80"}, ErrDenied},
 		{"no rule matches", Question{Client: netip.MustParseAddr("198.51.100.9"), User: "bob", Listener: "out", Target: "192.0.32.7:80"}, ErrDenied},
@@ -77,7 +113,11 @@ func TestExplain(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.q.At = wednesday
 			var out strings.Builder
-			if err := Explain(t.Context(), Options{Path: path}, tt.q, &out); !errors.Is(err, tt.err) {
+			file := path
+			if strings.HasPrefix(tt.name, "routed ") {
+				file = routed
+			}
+			if err := Explain(t.Context(), Options{Path: file}, tt.q, &out); !errors.Is(err, tt.err) {
 				t.Fatalf("Explain: %v, want %v", err, tt.err)
 			}
 			golden := filepath.Join("testdata", "explain", strings.ReplaceAll(tt.name, " ", "-")+".txt")
@@ -105,6 +145,7 @@ func TestExplainFaults(t *testing.T) {
 		q    Question
 		want string
 	}{
+		{"no target", Options{Path: path}, Question{}, "names no target"},
 		{"no port", Options{Path: path}, Question{Target: "example.com"}, "it has no port"},
 		{"no such listener", Options{Path: path}, Question{Target: "192.0.32.7:80", Listener: "mian"}, `there is no listener "mian"; there are main`},
 		{"no such protocol", Options{Path: path}, Question{Target: "192.0.32.7:80", Protocol: "socks"}, `there is no protocol "socks"; there are http, connect, socks4, socks5, tls`},

@@ -30,7 +30,8 @@ type handler struct {
 func (h *handler) ServeSession(ctx context.Context, s *session.Session) error { return h.serve(ctx, s) }
 
 func (h *handler) serve(ctx context.Context, s client) error {
-	permit, err := s.AuthorizeBackend(ctx, target.Name(h.row), h.backend)
+	asked, b, _ := h.Route(target.Target{})
+	permit, err := s.AuthorizeBackend(ctx, asked, b)
 	if err != nil {
 		return err
 	}
@@ -41,4 +42,10 @@ func (h *handler) serve(ctx context.Context, s client) error {
 	}
 	s.Relay(server)
 	return nil
+}
+
+// Route says what the rules are asked about a client of this row, whatever it wants, and which
+// backend they hand it to. It is for those who explain; the error is always nil.
+func (h *handler) Route(target.Target) (asked target.Target, b *upstream.Backend, err error) {
+	return target.Name(h.row), h.backend, nil
 }

@@ -71,3 +71,15 @@ func TestServe(t *testing.T) {
 		})
 	}
 }
+
+// Route tells what a session would ask.
+func TestRoute(t *testing.T) {
+	rows, err := New(env(""), decoded(Options{"ssh": prefix("SSH-")}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, b, err := rows[0].Handler.(*handler).Route(target.Name("whatever"))
+	if err != nil || asked.String() != "ssh" || b.Name != "one" {
+		t.Errorf("Route = %v, %v, %v; want ssh, one", asked, b, err)
+	}
+}

@@ -85,31 +85,54 @@ func readHello(c *mux.Conn) (clienthello.Hello, error) {
 	return hello, err
 }
 
-// authorize chooses the way: the route if there is one, else the name itself. The rules
-// are asked about the name in either case; a route grants nothing.
+// authorize asks the rules about the name, whichever way there is; a route grants nothing.
 func (h *handler) authorize(ctx context.Context, s client, hello clienthello.Hello) (*egress.Permit, error) {
-	if hello.ServerName == "" {
-		b := h.routes.find("", hello.ALPN)
-		if b == nil {
-			s.SetReason(reasonNoName)
-			return nil, &refusal{clienthello.AlertMissingExtension, errNoName}
+	t, b, no := h.way(hello.ServerName, hello.ALPN)
+	switch {
+	case no != nil:
+		if t.IsValid() {
+			s.SetTarget(t)
 		}
-		return s.AuthorizeBackend(ctx, target.Name(noSNI), b)
-	}
-	t, err := targetOf(hello.ServerName)
-	if err != nil {
-		s.SetReason(reasonBadName)
-		return nil, &refusal{clienthello.AlertIllegalParameter, err}
-	}
-	if b := h.routes.find(t.Host(), hello.ALPN); b != nil {
+		s.SetReason(no.reason)
+		return nil, no
+	case b != nil:
 		return s.AuthorizeBackend(ctx, t, b)
 	}
-	if h.dialSNI {
-		return s.Authorize(ctx, t)
+	return s.Authorize(ctx, t)
+}
+
+// way chooses where a client goes: to the backend of its route, or, with a nil one, to the name itself. t is
+// what the rules are asked about.
+func (h *handler) way(serverName string, alpn []string) (t target.Target, b *upstream.Backend, no *refusal) {
+	if serverName == "" {
+		if b := h.routes.find("", alpn); b != nil {
+			return target.Name(noSNI), b, nil
+		}
+		return t, nil, &refusal{clienthello.AlertMissingExtension, reasonNoName, errNoName}
 	}
-	s.SetTarget(t)
-	s.SetReason(reasonNoRoute)
-	return nil, &refusal{clienthello.AlertUnrecognizedName, fmt.Errorf("%w %s", errNoRoute, t.Host())}
+	t, err := targetOf(serverName)
+	if err != nil {
+		return t, nil, &refusal{clienthello.AlertIllegalParameter, reasonBadName, err}
+	}
+	if b := h.routes.find(t.Host(), alpn); b != nil || h.dialSNI {
+		return t, b, nil
+	}
+	return t, nil, &refusal{clienthello.AlertUnrecognizedName, reasonNoRoute, fmt.Errorf("%w %s", errNoRoute, t.Host())}
+}
+
+// Route says what the rules are asked about a client that sends the host of t for its server name and offers no
+// application protocol, and which backend they hand it to; nil is the name itself. It is for
+// those who explain. The error says why no such client is served.
+func (h *handler) Route(t target.Target) (asked target.Target, b *upstream.Backend, err error) {
+	name := ""
+	if t.IsValid() {
+		name = t.Host()
+	}
+	asked, b, no := h.way(name, nil)
+	if no != nil {
+		return asked, nil, no
+	}
+	return asked, b, nil
 }
 
 // Causes of a refusal.
@@ -132,10 +155,11 @@ func targetOf(name string) (target.Target, error) {
 	return t, nil
 }
 
-// refusal is an error with the alert that answers it.
+// refusal is an error with the alert that answers it, and what the record says.
 type refusal struct {
-	alert clienthello.Alert
-	err   error
+	alert  clienthello.Alert
+	reason string
+	err    error
 }
 
 func (r *refusal) Error() string { return r.err.Error() }

@@ -3,6 +3,8 @@ package tls
 import (
 	"strings"
 	"testing"
+
+	"polyport/internal/target"
 )
 
 // table is a set of routes for the tests of find.
@@ -108,4 +110,46 @@ func FuzzFind(f *testing.F) {
 			t.Errorf("find(%q) = %q, want %q", name, got, want)
 		}
 	})
+}
+
+// Route tells those who explain what a session would ask.
+func TestRouteOfAName(t *testing.T) {
+	tests := []struct {
+		name    string
+		options Options
+		t       target.Target
+		want    string // "asked -> backend", or what the error says
+	}{
+		{"a route", routed, mustTarget(t, "git.example.com:443"), "git.example.com:443 -> one"},
+		{"another port means nothing", routed, mustTarget(t, "git.example.com:8443"), "git.example.com:443 -> one"},
+		{"a route for a protocol that is not offered", routed, mustTarget(t, "www.example.com:443"), "no route takes the server name www.example.com"},
+		{"no name", routed, target.Target{}, "no-sni -> three"},
+		{"no name and no route", Options{}, target.Target{}, "the client sent no server name"},
+		{"the name itself", Options{DialSNI: true}, mustTarget(t, "www.example.com:443"), "www.example.com:443"},
+		{"an address", Options{DialSNI: true}, mustTarget(t, "192.0.2.1:443"), "the server name is an IP address"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			asked, b, err := newHandler(t, tt.options).Route(tt.t)
+			got := asked.String()
+			if b != nil {
+				got += " -> " + b.Name
+			}
+			if err != nil {
+				got = err.Error()
+			}
+			if got != tt.want && (err == nil || !strings.Contains(got, tt.want)) {
+				t.Errorf("Route(%v) = %q, want %q", tt.t, got, tt.want)
+			}
+		})
+	}
+}
+
+func mustTarget(t *testing.T, s string) target.Target {
+	t.Helper()
+	parsed, err := target.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
 }
