@@ -72,7 +72,8 @@ func TestBalancer(t *testing.T) {
 		})
 		t.Run(send+" so does the line for fail2ban", func(t *testing.T) {
 			from := "127.0.6." + map[string]string{"send-proxy": "20", "send-proxy-v2": "21"}[send]
-			got, _ := curl(t, "--interface", from, "-x", "http://alice:wrong-one@"+front, "http://"+w.plain+"/")
+			got, client := curl(t, "--interface", from, "-x", "http://alice:wrong-one@"+front, "http://"+w.plain+"/")
+			g.record("client=" + client) // it stands behind the line in question
 			if !strings.Contains(got.stdout, "407 ") || g.failures(from) != 1 {
 				t.Errorf("curl got %q, and fail2ban would count %d failures of %s, want a refusal and 1", got.stdout, g.failures(from), from)
 			}

@@ -269,8 +269,8 @@ func TestFail2banFilter(t *testing.T) {
 		hear(t, c, "\x05\x02")
 		say(t, c, "\x01"+string(rune(len(name)))+name+"\x05wrong")
 		hear(t, c, "\x01\x01")
+		g.record("client="+c.LocalAddr().String(), "reason=bad_credentials") // it stands behind the line in question
 	}
-	g.record("protocol=socks5", "reason=bad_credentials")
 	found := 0
 	for line := range strings.Lines(g.log()) {
 		m := filter.FindStringSubmatch(line)
