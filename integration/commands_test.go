@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -306,108 +305,6 @@ action = "allow"
 	}
 }
 
-func TestUserCommand(t *testing.T) {
-	t.Parallel()
-	const others = "# kept as it is\n\nbob:$2y$05$abcdefghijklmnopqrstuuBsTnRSfI4oLsMTkBDKcWaAZ7x.GMEnO\n"
-	dir := inFolder(t, "users", others)
-	path := filepath.Join(dir, "users")
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	mustSay(t, polyport(t, dir, "a fine password\n", "user", "add", "--htpasswd", "users", "alice"), 0, "alice added to users")
-	mustSay(t, polyport(t, dir, "", "user", "list", "--htpasswd", "users"), 0, "bob\nalice\n")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasPrefix(string(content), others) || !strings.Contains(string(content), "\nalice:$2") || strings.Contains(string(content), "fine") {
-		t.Errorf("the file holds %q; want the lines of before, and alice with a hash", content)
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the file's mode is %v (%v), want 0600", info.Mode(), err)
-	}
-	mustSay(t, polyport(t, dir, "", "user", "remove", "--htpasswd", "users", "alice"), 0, "alice removed")
-	if content, err = os.ReadFile(path); err != nil || string(content) != others {
-		t.Errorf("the file holds %q (%v), want %q", content, err, others)
-	}
-	mustSay(t, polyport(t, dir, "a fine password\n", "user", "add", "--htpasswd", "new", "alice"), 0)
-	if info, err := os.Stat(filepath.Join(dir, "new")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("a new file's mode is %v (%v), want 0600", info.Mode(), err)
-	}
-}
-
-// typist runs a program on a terminal, answers each of its questions for a password in turn, and
-// ends with its exit code. It prints what a person would have seen.
-const typist = `
-import os, pty, sys, termios, time
-answers = sys.argv[1].split("|")
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execv(sys.argv[2], sys.argv[2:])
-seen = b""
-while True:
-    try:
-        more = os.read(terminal, 1024)
-    except OSError:
-        break
-    if not more:
-        break
-    seen += more
-    if more.rstrip().endswith(b":") and answers:
-        while termios.tcgetattr(terminal)[3] & termios.ECHO:
-            time.sleep(0.005) # nobody types that fast
-        os.write(terminal, answers.pop(0).encode() + b"\n")
-sys.stdout.write(seen.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-`
-
-// At a terminal the password is asked for twice, and not shown.
-func TestPasswordPrompt(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	ask := func(answers string) output {
-		cmd := command(t, "python3", "-c", typist, answers, binary, "user", "add", "--htpasswd", "users", "alice")
-		cmd.Dir = dir
-		return finish(t, cmd)
-	}
-	got := ask("correct horse|correct house")
-	mustSay(t, got, 1, "password for alice: ", "once more: ", "the two passwords differ; nothing was changed")
-	if _, err := os.Stat(filepath.Join(dir, "users")); err == nil {
-		t.Error("a file was made")
-	}
-	got = ask("correct horse|correct horse")
-	mustSay(t, got, 0, "password for alice: ", "once more: ", "alice added to users")
-	if strings.Contains(got.stdout, "horse") {
-		t.Errorf("the password was shown: %q", got.stdout)
-	}
-	mustSay(t, polyport(t, dir, "", "user", "list", "--htpasswd", "users"), 0, "alice\n")
-}
-
-// TestUsersOfOtherTools logs in with the hashes that Apache's htpasswd and argon2 make.
-func TestUsersOfOtherTools(t *testing.T) {
-	t.Parallel()
-	hash := command(t, "argon2", "a salt of a test", "-id", "-e", "-t", "2", "-m", "12")
-	hash.Stdin = strings.NewReader("correct horse")
-	apache := run(t, "htpasswd", "-nbB", "carol", "correct horse")
-	dir := inFolder(t, "users", "# argon2id, bcrypt by htpasswd, bcrypt by polyport\nargo:"+finish(t, hash).stdout+strings.TrimSpace(apache.stdout)+"\n")
-	mustSay(t, polyport(t, dir, "correct horse\n", "user", "add", "--htpasswd", "users", "alice"), 0)
-	g := start(t, listenAnywhere+"[auth]\nhtpasswd = \""+filepath.Join(dir, "users")+"\"\n"+allowLoopback)
-	origin := helloServer(t)
-	for _, user := range []string{"argo", "carol", "alice"} {
-		for _, proxy := range []string{"http://", "socks5h://"} {
-			t.Run(proxy+user, func(t *testing.T) {
-				args := []string{"-q", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-x", proxy + g.at(), "http://" + origin + "/", "-U"}
-				if got := run(t, "curl", append(args, user+":correct horse")...); got.stdout != "200" {
-					t.Errorf("curl got %q, %q; want 200", got.stdout, got.stderr)
-				}
-				if got := run(t, "curl", append(args, user+":wrong horse")...); got.stdout == "200" {
-					t.Error("a wrong password is taken")
-				}
-			})
-		}
-	}
-}
-
 func TestDoctorCommand(t *testing.T) {
 	t.Parallel()
 	dir := inFolder(t, "users", "")
@@ -463,67 +360,4 @@ func TestDoctorCommand(t *testing.T) {
 func TestVersionCommand(t *testing.T) {
 	t.Parallel()
 	mustSay(t, polyport(t, t.TempDir(), "", "version"), 0, "polyport ", "(commit ", "go1.")
-}
-
-// TestCompletion loads each script into its shell and completes something.
-func TestCompletion(t *testing.T) {
-	t.Parallel()
-	const bash = `source <(polyport completion bash)
-COMP_WORDS=(polyport %s); COMP_CWORD=$(( ${#COMP_WORDS[@]} - 1 )); _polyport; printf '%%s\n' "${COMPREPLY[@]}"; complete -p polyport >&2`
-	const zsh = `autoload -Uz compinit; compinit -u -D; source <(polyport completion zsh)
-compadd() { shift; print -l -- ${(P)1} }; _files() { print FILES }
-words=(polyport %s); CURRENT=$#words; _polyport; print -- $_comps[polyport] >&2`
-	const fish = `polyport completion fish | source; complete -C "polyport %s"; complete -c polyport >&2`
-	tests := []struct {
-		words    string
-		has      []string
-		hasNot   string
-		fishLast string // what fish is asked, where quotes differ
-	}{
-		{"''", []string{"serve", "check", "explain", "doctor", "user", "completion", "version"}, "add", ""},
-		{"user ''", []string{"add", "remove", "list"}, "serve", "user "},
-		{"serve --al", []string{"--allow-client", "--allow-target", "--allow-open-proxy"}, "--listen", "serve --al"},
-		{"completion ''", []string{"bash", "fish", "zsh"}, "serve", "completion "},
-	}
-	shells := []struct {
-		name, script string
-		args         []string
-	}{
-		{"bash", bash, []string{"--norc", "-c"}},
-		{"zsh", zsh, []string{"-f", "-c"}},
-		{"fish", fish, []string{"--no-config", "-c"}},
-	}
-	for _, shell := range shells {
-		for _, tt := range tests {
-			t.Run(shell.name+" "+tt.words, func(t *testing.T) {
-				words := tt.words
-				if shell.name == "fish" {
-					words = tt.fishLast
-				}
-				cmd := command(t, shell.name, append(shell.args, fmt.Sprintf(shell.script, words))...)
-				cmd.Env = append(cmd.Env, "PATH="+filepath.Dir(binary)+":"+os.Getenv("PATH"))
-				got := finish(t, cmd)
-				lines := strings.Split(got.stdout, "\n")
-				has := func(want string) bool {
-					for _, l := range lines {
-						if word, _, _ := strings.Cut(l, "\t"); word == want {
-							return true
-						}
-					}
-					return false
-				}
-				for _, want := range tt.has {
-					if !has(want) {
-						t.Errorf("%s does not propose %q but %q (it said %q)", shell.name, want, lines, got.stderr)
-					}
-				}
-				if has(tt.hasNot) {
-					t.Errorf("%s proposes %q", shell.name, tt.hasNot)
-				}
-				if !strings.Contains(got.stderr, "polyport") {
-					t.Errorf("the script did not load: %q", got.stderr)
-				}
-			})
-		}
-	}
 }

@@ -66,6 +66,11 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	for _, l := range wanted(f) {
 		st.own.add(l.key.address)
 	}
+	return a.explain(ctx, f, a.runtime(f, st, 1).Egress, q, w)
+}
+
+// explain answers q by what a and dialer would do.
+func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.Dialer, q Question, w io.Writer) error {
 	handler, err := a.handler(&q)
 	if err != nil {
 		return err
@@ -78,7 +83,6 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 		fmt.Fprintf(w, "%s: refused before any rule is asked: listen.%s does not serve %s\n", cmp.Or(q.Target, q.Protocol), r.Listener, r.Protocol)
 		return ErrDenied
 	}
-	dialer := a.runtime(f, st, 1).Egress
 	if rt, ok := handler.(router); ok {
 		asked, b, err := rt.Route(r.Target)
 		if err != nil {
