@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -85,34 +86,43 @@ func drawSteps(r *rand.Rand, n int) []step {
 	return steps
 }
 
-// octet is the byte at an offset of a stream: both programs know it, so that a
-// lost, doubled or moved piece and a foreign one show.
-func octet(key uint64, at int) byte {
-	x := (key<<40 ^ uint64(at>>3)) * 0x9e3779b97f4a7c15
-	x ^= x >> 29
-	return byte(x >> (8 * (at & 7)))
+// noise is what all streams are cut from, each beginning at a place of its own. Its
+// length is prime: no piece of the sizes that are used can be lost, doubled or moved unseen.
+var noise = func() []byte {
+	b := make([]byte, 1048573)
+	r := rand.NewChaCha8([32]byte{1})
+	r.Read(b)
+	return b
+}()
+
+// stream calls f with the n bytes of a stream from an offset on, in pieces.
+// Both programs know the stream of a key, so that a foreign piece shows too.
+func stream(key uint64, at, n int, f func(piece []byte)) {
+	for from := (int(key)*7919 + at) % len(noise); n > 0; from = 0 {
+		piece := noise[from:min(len(noise), from+n)]
+		f(piece)
+		n -= len(piece)
+	}
 }
 
 // outcomeOf is what the program at one side has seen.
 type outcomeOf struct {
-	sent, received   int
-	starts           []time.Time // when each write began
-	offsets          []int       // and what had been sent by then
-	wrote, read      error       // how both ended
-	wrongAt, wrongIs int         // the first byte that differs, or -1
+	sent, received int
+	starts         []time.Time // when each write began
+	offsets        []int       // and what had been sent by then
+	wrote, read    error       // how both ended
+	wrongIn        string      // where it differs first
 }
 
 // program plays a script on a connection until its stream ends.
 func (s script) program(c *net.TCPConn, key uint64, early int) (o outcomeOf) {
-	o.wrongAt, o.sent = -1, early
+	o.sent = early
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for _, st := range s.writes {
 			time.Sleep(st.pause)
-			b := make([]byte, st.size)
-			for i := range b {
-				b[i] = octet(key, o.sent+i)
-			}
+			b := make([]byte, 0, st.size)
+			stream(key, o.sent, st.size, func(piece []byte) { b = append(b, piece...) })
 			o.starts, o.offsets = append(o.starts, time.Now()), append(o.offsets, o.sent)
 			n, err := c.Write(b)
 			if o.sent += n; err != nil {
@@ -137,11 +147,13 @@ func (s script) program(c *net.TCPConn, key uint64, early int) (o outcomeOf) {
 			time.Sleep(st.pause)
 			b := make([]byte, min(st.size, 256<<10))
 			n, err := c.Read(b)
-			for j := range b[:n] {
-				if want := octet(key^1, o.received+j); b[j] != want && o.wrongAt < 0 {
-					o.wrongAt, o.wrongIs = o.received+j, int(b[j])
+			at := 0
+			stream(key^1, o.received, n, func(piece []byte) {
+				if !bytes.Equal(b[at:at+len(piece)], piece) && o.wrongIn == "" {
+					o.wrongIn = fmt.Sprintf("bytes %d to %d", o.received+at, o.received+at+len(piece))
 				}
-			}
+				at += len(piece)
+			})
 			if o.received += n; err != nil {
 				o.read = err
 				return
@@ -193,9 +205,7 @@ func (p plan) play(t *testing.T, seed uint64) {
 		defer programs[i].Close()
 	}
 	early := int(p.number % 3 * 9000)
-	for i := range early {
-		p.options.FromClient = append(p.options.FromClient, octet(key, i))
-	}
+	stream(key, 0, early, func(piece []byte) { p.options.FromClient = append(p.options.FromClient, piece...) })
 	var c, s net.Conn = ends[0], ends[1]
 	if p.hide {
 		c, s = hidden{ends[0]}, hidden{ends[1]}
@@ -252,8 +262,8 @@ func (p plan) judge(r Result, seen [2]outcomeOf, begun, ended time.Time) error {
 	for from := range seen {
 		o, count := seen[1-from], int(counts[from])
 		switch {
-		case o.wrongAt >= 0:
-			return fmt.Errorf("from side %d byte %d is %#x", from, o.wrongAt, o.wrongIs)
+		case o.wrongIn != "":
+			return fmt.Errorf("from side %d: %s are not what was sent", from, o.wrongIn)
 		case o.received > count || count > seen[from].sent:
 			return fmt.Errorf("from side %d: %d received, %d counted, %d sent", from, o.received, count, seen[from].sent)
 		case errors.Is(o.read, io.EOF) && !isReset(o.wrote) && o.received != count:
