@@ -308,17 +308,21 @@ func TestAnonymity(t *testing.T) {
 		answers    []string // what the client hears of Via
 	}{
 		{
-			"", []string{"\r\nVia: 1.1 before\r\n", "\r\nVia: 1.1 polyport\r\n"},
+			"",
+			[]string{"\r\nVia: 1.1 before\r\n", "\r\nVia: 1.1 polyport\r\n"},
 			[]string{"192.0.2.6", "Forwarded", "127.0.0.1;"},
 			[]string{"\r\nVia: 1.1 polyport\r\n"},
 		},
 		{
-			"[http]\nanonymity = \"off\"\n", []string{"\r\nVia: 1.1 before\r\n", "\r\nVia: 1.1 polyport\r\n", "\r\nForwarded: for=192.0.2.60\r\n", "\r\nForwarded: for=127.0.0.1\r\n", "192.0.2.61", "192.0.2.62", "192.0.2.64"},
-			nil, []string{"\r\nVia: 1.1 polyport\r\n"},
+			"[http]\nanonymity = \"off\"\n",
+			[]string{"\r\nVia: 1.1 before\r\n", "\r\nVia: 1.1 polyport\r\n", "\r\nForwarded: for=192.0.2.60\r\n", "\r\nForwarded: for=127.0.0.1\r\n", "192.0.2.61", "192.0.2.62", "192.0.2.64"},
+			nil,
+			[]string{"\r\nVia: 1.1 polyport\r\n"},
 		},
 		{
 			"[http]\nanonymity = \"hide-proxy\"\n", nil,
-			[]string{"Via", "polyport", "192.0.2.6", "Forwarded"}, nil,
+			[]string{"Via", "polyport", "192.0.2.6", "Forwarded"},
+			nil,
 		},
 	}
 	for _, tt := range tests {

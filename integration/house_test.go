@@ -57,8 +57,10 @@ var mayImport = map[string][]string{
 	"internal/session":     {"mux", "acl", "internal/auth", "internal/egress", "internal/relay", "internal/target", "internal/upstream"},
 	"internal/accesslog":   {"internal/session"},
 	"internal/doctor":      {"internal/http1", "internal/socks", "internal/clienthello", "internal/target"},
-	"internal/daemon": {"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/auth", "internal/config",
-		"internal/egress", "internal/resolve", "internal/session", "internal/target", "internal/upstream"},
+	"internal/daemon": {
+		"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/auth", "internal/config",
+		"internal/egress", "internal/resolve", "internal/session", "internal/target", "internal/upstream",
+	},
 	"protocols":      {"protocols/spec", "protocols/raw", "protocols/httpproxy", "protocols/socks4", "protocols/socks5", "protocols/tls", "protocols/reject"},
 	"protocols/spec": {"mux", "internal/session", "internal/upstream"},
 	"integration":    {},

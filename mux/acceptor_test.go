@@ -118,8 +118,13 @@ func TestAcceptEvictsForDescriptorsAlone(t *testing.T) {
 		err    error
 		evicts bool
 	}{
-		{syscall.EMFILE, true}, {syscall.ENFILE, true}, {syscall.ENOBUFS, true}, {syscall.ENOMEM, true},
-		{syscall.EPERM, false}, {syscall.ENETDOWN, false}, {errors.New("else"), false},
+		{syscall.EMFILE, true},
+		{syscall.ENFILE, true},
+		{syscall.ENOBUFS, true},
+		{syscall.ENOMEM, true},
+		{syscall.EPERM, false},
+		{syscall.ENETDOWN, false},
+		{errors.New("else"), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.err.Error(), func(t *testing.T) {

@@ -132,7 +132,7 @@ unexported = 1
 	if diff := cmp.Diff(want, faultTexts(err)); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}
-	if o.E != "embedded" || o.F != 1.5 || o.G != 2 || o.B == nil || *o.B || o.Names["a"] != "b" || o.Tables[0].X != 7 || o.unexported != 0 {
+	if o.E != "embedded" || o.F != 1.5 || o.G != 2 || o.B == nil || *o.B || o.Names["a"] != "b" || o.Tables[0].X != 7 || o.unexported != 0 || o.embeddedToo != (embeddedToo{}) {
 		t.Errorf("decoded %+v", o)
 	}
 	if diff := cmp.Diff(map[string]any{"x": []any{int64(1), "y"}}, o.Any); diff != "" {

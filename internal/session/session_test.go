@@ -245,7 +245,7 @@ func TestExchangesOnOneConnection(t *testing.T) {
 	c := h.connect(t, "ab")
 	_, _ = io.WriteString(c, "e")
 	var methods []string
-	var ids = map[string]bool{}
+	ids := map[string]bool{}
 	var last Record
 	for range 4 {
 		last = <-h.records.ended

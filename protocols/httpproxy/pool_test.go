@@ -171,7 +171,7 @@ func TestPoolIdleTime(t *testing.T) {
 		if firstClosed() {
 			t.Error("closed before its time")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if !firstClosed() || secondClosed() {
 			t.Error("after 30 s the first is to be closed and the second is not")
 		}

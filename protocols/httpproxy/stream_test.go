@@ -18,11 +18,11 @@ func pipe(t *testing.T) (*stream, net.Conn) {
 }
 
 // readFor reads once and says what came and how long it took.
-func readFor(s *stream) (got string, err error, took time.Duration) {
+func readFor(s *stream) (got string, took time.Duration, err error) {
 	begin := time.Now()
 	b := make([]byte, 10)
 	n, err := s.Read(b)
-	return string(b[:n]), err, time.Since(begin)
+	return string(b[:n]), time.Since(begin), err
 }
 
 func TestReadClock(t *testing.T) {
@@ -85,7 +85,7 @@ func TestReadClock(t *testing.T) {
 				if tt.data > 0 {
 					time.AfterFunc(tt.data, func() { _, _ = other.Write([]byte("y")) })
 				}
-				got, err, took := readFor(s)
+				got, took, err := readFor(s)
 				if took != tt.want || (err == nil) != tt.ok || tt.ok != (got == "y") {
 					t.Errorf("Read returned %q, %v after %v; want success %v after %v", got, err, took, tt.ok, tt.want)
 				}
@@ -123,11 +123,11 @@ func TestStopReads(t *testing.T) {
 		s, _ := pipe(t)
 		s.rd.each(-1)
 		time.AfterFunc(time.Minute, s.stopReads)
-		if _, err, took := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != time.Minute {
+		if _, took, err := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != time.Minute {
 			t.Errorf("Read returned %v after %v, want the deadline after a minute", err, took)
 		}
 		s.rd.each(time.Hour)
-		if _, err, took := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != 0 {
+		if _, took, err := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != 0 {
 			t.Errorf("the next Read returned %v after %v, want the deadline at once", err, took)
 		}
 	})
@@ -151,7 +151,7 @@ func TestWatcher(t *testing.T) {
 			return now.Add(10 * time.Second), nil
 		})
 		s.rd.total(time.Hour)
-		_, err, _ := readFor(s)
+		_, _, err := readFor(s)
 		if !errors.Is(err, io.ErrClosedPipe) || len(asked) != 3 || asked[0] != time.Second || asked[1] != 11*time.Second || asked[2] != 21*time.Second {
 			t.Errorf("asked at %v, and then %v; want 1s, 11s, 21s and the watcher's error", asked, err)
 		}
@@ -166,14 +166,14 @@ func TestWatcher(t *testing.T) {
 			return now.Add(10 * time.Second), nil
 		})
 		s.rd.total(15 * time.Second)
-		if _, err, took := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != 75*time.Second {
+		if _, took, err := readFor(s); !errors.Is(err, os.ErrDeadlineExceeded) || took != 75*time.Second {
 			t.Errorf("Read returned %v after %v, want the deadline after 75s", err, took)
 		}
 
 		s.watcher = watchFunc(func(time.Time) (time.Time, error) { t.Error("asked, although bytes came"); return time.Time{}, nil })
 		s.rd.total(time.Hour)
 		time.AfterFunc(500*time.Millisecond, func() { _, _ = other.Write([]byte("x")) })
-		if got, err, _ := readFor(s); got != "x" || err != nil {
+		if got, _, err := readFor(s); got != "x" || err != nil {
 			t.Errorf("Read returned %q, %v", got, err)
 		}
 	})

@@ -71,8 +71,10 @@ func read(s conversation) (socks.Request4, error) {
 // open authorizes and dials.
 func open(ctx context.Context, s conversation, req socks.Request4) (net.Conn, error) {
 	if req.Command != socks.Connect {
-		return nil, &refusal{socks.Rejected, requestError,
-			fmt.Errorf("the client asked for the SOCKS4 command %v to %q; only CONNECT is served", req.Command, req.Target)}
+		return nil, &refusal{
+			socks.Rejected, requestError,
+			fmt.Errorf("the client asked for the SOCKS4 command %v to %q; only CONNECT is served", req.Command, req.Target),
+		}
 	}
 	t, err := destination(req.Target)
 	if err != nil {

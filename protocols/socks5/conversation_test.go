@@ -33,8 +33,9 @@ func (c *client) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (c *client) Close() error                       { return nil }
-func (c *client) LocalAddr() net.Addr                { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7659} }
+func (c *client) Close() error        { return nil }
+func (c *client) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 7659} }
+
 func (c *client) RemoteAddr() net.Addr               { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 40000} }
 func (c *client) SetDeadline(t time.Time) error      { c.deadline = t; return nil }
 func (c *client) SetReadDeadline(time.Time) error    { return nil }
