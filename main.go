@@ -65,6 +65,7 @@ func exitCode(err error) int {
 // silentError is an error whose text has been printed already.
 type silentError struct{}
 
+// Error implements error.
 func (silentError) Error() string { return "" }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	multierror "github.com/hashicorp/go-multierror"
@@ -79,20 +80,11 @@ func makeBackends(f *config.File) (map[string]*upstream.Backend, error) {
 func rowNames(rows []spec.Row) []string {
 	names := append([]string(nil), builtInRows...)
 	for _, r := range rows {
-		if !contains(names, r.Name) {
+		if !slices.Contains(names, r.Name) {
 			names = append(names, r.Name)
 		}
 	}
 	return names
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // addListener works out what the sessions and the sniffing of one listener need.
@@ -104,7 +96,7 @@ func (a *assembly) addListener(f *config.File, name string) {
 		HelpPage:      f.HelpPage(name),
 		PublicAddress: l.PublicAddress,
 	}
-	if !contains(l.Protocols, "*") {
+	if !slices.Contains(l.Protocols, "*") {
 		sl.Rows = map[string]bool{}
 		for _, p := range l.Protocols {
 			sl.Rows[p] = true

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"slices"
 
 	"polyport/mux"
 	"polyport/protocols/spec"
@@ -23,7 +24,7 @@ var openings = []struct{ row, bytes string }{
 func (a *assembly) collisions() []string {
 	var found []string
 	for _, r := range a.rows {
-		if contains(builtInRows, r.Name) {
+		if slices.Contains(builtInRows, r.Name) {
 			continue
 		}
 		if row := takenRow(r); row != "" {

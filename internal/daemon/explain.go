@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -179,7 +180,7 @@ func methodOf(row string) string {
 func groupsOf(f *config.File, user string) []string {
 	var groups []string
 	for name, members := range f.Auth.Groups {
-		if user != "" && contains(members, user) {
+		if user != "" && slices.Contains(members, user) {
 			groups = append(groups, name)
 		}
 	}
@@ -238,7 +239,7 @@ func answer(x egress.Explanation) string {
 		return ownText
 	case x.ResolveErr != nil:
 		return "cannot be resolved"
-	case errors.Is(x.Err, egress.ErrChallenge):
+	case x.Challenged():
 		return "needs a user (" + decisionText(x.Final) + ")"
 	}
 	return decisionText(x.Final)

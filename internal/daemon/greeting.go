@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"polyport/internal/config"
@@ -22,7 +23,7 @@ func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort) {
 	if f.RequireUser(name) {
 		user = "USER:PASSWORD@"
 	}
-	serves := func(row string) bool { return contains(l.Protocols, "*") || contains(l.Protocols, row) }
+	serves := func(row string) bool { return slices.Contains(l.Protocols, "*") || slices.Contains(l.Protocols, row) }
 	lines := []struct {
 		row, label, text string
 	}{

@@ -143,8 +143,11 @@ func (s *Session) Identity() auth.Identity { return s.identity }
 func (s *Session) UserMethods() (anonymous, password bool) {
 	rt := s.runtime
 	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
-	return anonymous, rt.Auth != nil
+	return anonymous, s.HasUsers()
 }
+
+// HasUsers reports whether there are users to check credentials against.
+func (s *Session) HasUsers() bool { return s.runtime.Auth != nil }
 
 // Authenticate checks credentials and keeps the identity for this session; the
 // next exchange on the connection has to present them again. The error is one

@@ -78,6 +78,14 @@ type Address struct {
 	Port uint16
 }
 
+// Host returns the name, or the address in its usual spelling.
+func (a Address) Host() string {
+	if a.IP.IsValid() {
+		return a.IP.String()
+	}
+	return a.Name
+}
+
 // String returns "host:port", for messages. A name stands as the client wrote it,
 // so quote what goes to a person.
 func (a Address) String() string {

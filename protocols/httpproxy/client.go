@@ -178,7 +178,7 @@ func (c *client) authenticate(ctx context.Context) *refusal {
 	if c.req.Fields.Count(name) > 1 {
 		return badRequest(errors.New("the request has more than one Proxy-Authorization field"))
 	}
-	if _, password := c.s.UserMethods(); !password {
+	if !c.s.HasUsers() {
 		return nil
 	}
 	if c.basic.value == "" || string(value) != c.basic.value {
@@ -206,10 +206,4 @@ func (c *client) establish() {
 
 // abort ends the client's connection with a reset: what was sent of a body must
 // not look whole.
-func (c *client) abort() {
-	c.s.Conn().TakePrefix() // which would hide the socket
-	if tcp, ok := c.RawTCP(); ok {
-		_ = tcp.SetLinger(0) // fails only on a closed connection
-	}
-	_ = c.s.Conn().Close()
-}
+func (c *client) abort() { c.s.Conn().Abort() }

@@ -25,9 +25,7 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 	if err != nil {
 		return c.refuseTunnel(forEgress(err))
 	}
-	// Before the dial: who waits for a target that he may reach is not to be
-	// pushed out by a flood of clients that never finish.
-	c.establish()
+	c.establish() // dialling may outlast the handshake's deadline
 	conn, err := c.s.Dial(ctx, permit)
 	if err != nil {
 		return c.refuseTunnel(forEgress(err))

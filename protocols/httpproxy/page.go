@@ -113,7 +113,7 @@ func (p page) html() []byte {
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		control := r < ' ' || r >= 0x7f && r < 0xa0
-		direction := r >= '\u2028' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
+		direction := r == '\u061c' || r >= '\u200b' && r <= '\u200f' || r >= '\u2028' && r <= '\u202e' || r >= '\u2066' && r <= '\u2069'
 		if control || direction {
 			return '?'
 		}

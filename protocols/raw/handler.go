@@ -13,7 +13,6 @@ import (
 // client is what the handler needs of a session; *session.Session is one.
 type client interface {
 	AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error)
-	Established()
 	Dial(ctx context.Context, p *egress.Permit) (net.Conn, error)
 	Relay(target net.Conn)
 }
@@ -35,7 +34,6 @@ func (h *handler) serve(ctx context.Context, s client) error {
 	if err != nil {
 		return err
 	}
-	s.Established() // a client that waits for a permitted backend is not unfinished any more
 	server, err := s.Dial(ctx, permit)
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	var errs *multierror.Error
 	var parsed []parsedRow
 	for _, name := range slices.Sorted(maps.Keys(o)) {
-		row, err := o[name].parse(name, env.Backend)
+		row, err := o[name].parse(name, env)
 		if err != nil {
 			errs = multierror.Append(errs, err)
 			continue
@@ -64,7 +64,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 		rows = append(rows, p.row())
 	}
 	if env.SilentTo != "" {
-		b, err := find(env.Backend, env.SilentTo)
+		b, err := env.FindBackend(env.SilentTo)
 		if err != nil {
 			errs = multierror.Append(errs, fmt.Errorf("silent_to: %w", err))
 		}
@@ -110,7 +110,7 @@ func (p parsedRow) row() spec.Row {
 }
 
 // parse checks one row. The error lists every fault, each beginning with its key.
-func (r Row) parse(name string, backend func(string) (*upstream.Backend, bool)) (parsedRow, error) {
+func (r Row) parse(name string, env spec.Env) (parsedRow, error) {
 	var errs *multierror.Error
 	fault := func(key string, err error) {
 		if err != nil {
@@ -120,7 +120,7 @@ func (r Row) parse(name string, backend func(string) (*upstream.Backend, bool)) 
 	p := parsedRow{name: name}
 	fault("", checkName(name))
 	var err error
-	p.backend, err = find(backend, r.Backend)
+	p.backend, err = env.FindBackend(r.Backend)
 	fault(".backend", err)
 	switch {
 	case len(r.Prefix) > 0 && r.Regex != "":
@@ -137,18 +137,6 @@ func (r Row) parse(name string, backend func(string) (*upstream.Backend, bool)) 
 		p.prefixes = append(p.prefixes, s)
 	}
 	return p, errs.ErrorOrNil()
-}
-
-func find(backend func(string) (*upstream.Backend, bool), name string) (*upstream.Backend, error) {
-	if name == "" {
-		return nil, errors.New("no backend is named")
-	}
-	if backend != nil {
-		if b, ok := backend(name); ok {
-			return b, nil
-		}
-	}
-	return nil, fmt.Errorf("there is no [backend.%s] table", name)
 }
 
 // builtin are the names that rows and folders of the protocol table have already.

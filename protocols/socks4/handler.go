@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"polyport/internal/egress"
@@ -76,7 +75,7 @@ func open(ctx context.Context, s conversation, req socks.Request4) (net.Conn, er
 			fmt.Errorf("the client asked for the SOCKS4 command %v to %q; only CONNECT is served", req.Command, req.Target),
 		}
 	}
-	t, err := destination(req.Target)
+	t, err := target.New(req.Target.Host(), req.Target.Port)
 	if err != nil {
 		return nil, &refusal{socks.Rejected, requestError, fmt.Errorf("the SOCKS4 request cannot be followed: %w", err)}
 	}
@@ -88,26 +87,12 @@ func open(ctx context.Context, s conversation, req socks.Request4) (net.Conn, er
 		}
 		return nil, &refusal{code, "", err}
 	}
-	// Dialling may take longer than a handshake, and who waits for a target that
-	// he may reach is not to be evicted by a flood of half-open connections.
-	s.Established()
+	s.Established() // dialling may outlast the handshake's deadline
 	conn, err := s.Dial(ctx, permit)
 	if err != nil {
 		return nil, &refusal{codeFor(err), "", err}
 	}
 	return conn, nil
-}
-
-// destination normalises DSTIP or the name, and DSTPORT; a name may turn out to be an address.
-func destination(a socks.Address) (target.Target, error) {
-	if a.IP.IsValid() && a.Port != 0 {
-		return target.FromAddrPort(netip.AddrPortFrom(a.IP, a.Port)), nil
-	}
-	host := a.Name
-	if a.IP.IsValid() {
-		host = a.IP.String()
-	}
-	return target.New(host, a.Port)
 }
 
 // answer writes the reply in one piece, within a deadline of its own: that of the

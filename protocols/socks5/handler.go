@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"time"
 
 	"polyport/internal/auth"
@@ -122,7 +121,7 @@ func open(ctx context.Context, s conversation, req socks.Request5) (net.Conn, er
 		return nil, refuseWith(socks.CommandNotSupported, requestError,
 			fmt.Errorf("the client asked for the SOCKS5 command %v to %q; only CONNECT is served", req.Command, req.Target))
 	}
-	t, err := destination(req.Target)
+	t, err := target.New(req.Target.Host(), req.Target.Port)
 	if err != nil {
 		// Such a name cannot exist, so the client hears what a name server would have led to.
 		return nil, refuseWith(socks.HostUnreachable, requestError, fmt.Errorf("the SOCKS5 request cannot be followed: %w", err))
@@ -131,26 +130,12 @@ func open(ctx context.Context, s conversation, req socks.Request5) (net.Conn, er
 	if err != nil {
 		return nil, refuseWith(codeFor(err), "", err)
 	}
-	// Dialling may take longer than a handshake, and who waits for a target that
-	// he may reach is not to be evicted by a flood of half-open connections.
-	s.Established()
+	s.Established() // dialling may outlast the handshake's deadline
 	conn, err := s.Dial(ctx, permit)
 	if err != nil {
 		return nil, refuseWith(codeFor(err), "", err)
 	}
 	return conn, nil
-}
-
-// destination normalises DST.ADDR and DST.PORT; what came as a name may turn out to be an address.
-func destination(a socks.Address) (target.Target, error) {
-	if a.IP.IsValid() && a.Port != 0 {
-		return target.FromAddrPort(netip.AddrPortFrom(a.IP, a.Port)), nil
-	}
-	host := a.Name
-	if a.IP.IsValid() {
-		host = a.IP.String()
-	}
-	return target.New(host, a.Port)
 }
 
 // succeed tells the client that the target has answered, and from which address of ours it is reached.

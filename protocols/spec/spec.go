@@ -4,6 +4,9 @@
 package spec
 
 import (
+	"errors"
+	"fmt"
+
 	"polyport/internal/session"
 	"polyport/internal/upstream"
 	"polyport/mux"
@@ -27,12 +30,25 @@ type Row struct {
 
 // Env is what a handler may need from the daemon. It is immutable.
 type Env struct {
-	// Backend finds a [backend.NAME] table.
+	// Backend looks a [backend.NAME] table up; nil knows none.
 	Backend func(name string) (*upstream.Backend, bool)
-	// SilentTo is the backend of clients that send nothing; "" is none.
+	// SilentTo names the backend of clients that send nothing; "" is none.
 	SilentTo string
 	// HTTP is the [http] table.
 	HTTP HTTP
+}
+
+// FindBackend finds the backend that a key of the configuration names.
+func (e Env) FindBackend(name string) (*upstream.Backend, error) {
+	if name == "" {
+		return nil, errors.New("no backend is named")
+	}
+	if e.Backend != nil {
+		if b, ok := e.Backend(name); ok {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no [backend.%s] table", name)
 }
 
 // HTTP is what the [http] table says.

@@ -64,7 +64,7 @@ func (h *handler) serve(ctx context.Context, s client) error {
 	if err != nil {
 		return answer(s, err)
 	}
-	s.Established() // a client that waits for a permitted target is not unfinished any more
+	s.Established() // dialling may outlast the handshake's deadline, and an alert must still get out
 	server, err := s.Dial(ctx, permit)
 	if err != nil {
 		return answer(s, err)
@@ -162,7 +162,10 @@ type refusal struct {
 	err    error
 }
 
+// Error implements error.
 func (r *refusal) Error() string { return r.err.Error() }
+
+// Unwrap returns the cause.
 func (r *refusal) Unwrap() error { return r.err }
 
 // answer tells the client by an alert, where it can still be told, and returns err for the

@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"polyport/internal/target"
-	"polyport/internal/upstream"
+	"polyport/protocols/spec"
 )
 
 // Options is the [protocols.tls] table. The zero value refuses every client.
@@ -38,12 +38,12 @@ const maxProtocol = 255
 
 // routes compiles the routes. The error lists every fault, each beginning with its
 // key. Routes are taken by name, so that the same file always gives the same faults.
-func (o Options) routes(backend func(string) (*upstream.Backend, bool)) (*routes, error) {
+func (o Options) routes(env spec.Env) (*routes, error) {
 	var errs *multierror.Error
 	r := newRoutes()
 	for _, name := range slices.Sorted(maps.Keys(o.Route)) {
 		key, route := "route."+name, o.Route[name]
-		b, err := find(backend, route.Backend)
+		b, err := env.FindBackend(route.Backend)
 		if err != nil {
 			errs = multierror.Append(errs, fmt.Errorf("%s.backend: %w", key, err))
 		}
@@ -62,18 +62,6 @@ func (o Options) routes(backend func(string) (*upstream.Backend, bool)) (*routes
 		}
 	}
 	return r, errs.ErrorOrNil()
-}
-
-func find(backend func(string) (*upstream.Backend, bool), name string) (*upstream.Backend, error) {
-	if name == "" {
-		return nil, errors.New("no backend is named")
-	}
-	if backend != nil {
-		if b, ok := backend(name); ok {
-			return b, nil
-		}
-	}
-	return nil, fmt.Errorf("there is no [backend.%s] table", name)
 }
 
 func checkProtocol(p string, before []string) error {

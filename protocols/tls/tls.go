@@ -20,7 +20,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	if err := decode(&o); err != nil {
 		return nil, err
 	}
-	routes, err := o.routes(env.Backend)
+	routes, err := o.routes(env)
 	if err != nil {
 		return nil, err
 	}
