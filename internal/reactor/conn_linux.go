@@ -1,0 +1,413 @@
+package reactor
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Event is what has happened to a connection.
+type Event uint32
+
+// Events; several may come together.
+const (
+	Readable Event = unix.EPOLLIN | unix.EPOLLRDHUP
+	Writable Event = unix.EPOLLOUT
+	Failed   Event = unix.EPOLLERR | unix.EPOLLHUP // reset, or ended in both directions
+)
+
+// An Owner is told of the events of its connection, on the loop. Each is told once: what it
+// does not read or write now, it has to remember.
+type Owner interface {
+	// Watched hands the Conn over before its first event. It must only keep it.
+	Watched(c *Conn)
+	// Happened tells what has happened. It must not block.
+	Happened(c *Conn, e Event)
+}
+
+// ErrWait says that a Try method would have to wait; an event will say when to try again.
+var ErrWait = errors.New("the connection is not ready")
+
+// Conn is a TCP connection on a loop. As a net.Conn it serves tasks: its methods then wait as those
+// of package net do, while the loop goes on. One task at a time may use it. All methods but Loop, and
+// the two addresses once they are known, are for the loop alone.
+type Conn struct {
+	fd       int // -1 once closed
+	loop     *Loop
+	owner    Owner // nil while a task has it
+	waiting  *Task // waits for wanted
+	wanted   Event
+	events   uint32 // what epoll is asked for
+	readable bool   // a read may find something
+	ending   bool   // the peer has ended its side, or worse: every read finds something
+	hungUp   bool   // reset, or ended in both directions
+	writable bool   // connected, or failed
+	peer     netip.AddrPort
+	until    [2]time.Duration // deadlines of reads and writes; 0 is none
+}
+
+const (
+	forRead = iota
+	forWrite
+)
+
+// Loop returns the connection's loop.
+func (c *Conn) Loop() *Loop { return c.loop }
+
+// Own gives the connection to an owner, which hears of further events in place of a task.
+func (c *Conn) Own(o Owner) { c.owner = o }
+
+// Readable reports whether a read may find something, so that a new owner knows where it stands.
+func (c *Conn) Readable() bool { return c.readable }
+
+// HungUp reports whether the connection has been reset, or has ended in both directions, as far as events have told.
+func (c *Conn) HungUp() bool { return c.hungUp }
+
+// happened passes events on.
+func (c *Conn) happened(events uint32) {
+	e := Event(events)
+	if e&(Readable|Failed) != 0 {
+		c.readable = true
+	}
+	if e&(unix.EPOLLRDHUP|Failed) != 0 {
+		c.ending = true
+	}
+	if e&Failed != 0 {
+		c.hungUp = true
+	}
+	if e&(Writable|Failed) != 0 {
+		c.writable = true
+	}
+	switch {
+	case c.fd < 0: // closed by what another one of this round had to say
+	case c.owner != nil:
+		c.owner.Happened(c, e)
+	case c.waiting != nil && e&(c.wanted|Failed) != 0:
+		c.waiting.resume()
+	}
+}
+
+// TryRead reads what has arrived into b, without waiting. The error is io.EOF,
+// ErrWait, net.ErrClosed or a syscall.Errno.
+func (c *Conn) TryRead(b []byte) (int, error) {
+	if !c.readable {
+		return 0, ErrWait
+	}
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	n, errno := sysRead(c.fd, b)
+	return c.received(n, len(b), errno)
+}
+
+// TrySpliceTo moves up to n bytes of what has arrived into the pipe whose writing end is out, without waiting. The errors
+// are those of TryRead.
+func (c *Conn) TrySpliceTo(out, n int) (int, error) {
+	if !c.readable {
+		return 0, ErrWait
+	}
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	m, errno := sysSplice(c.fd, out, n)
+	// A splice may stop early for want of room in the pipe, so it never says that the socket is empty.
+	return c.received(m, 0, errno)
+}
+
+// received judges a read that asked for size bytes. One that got fewer has emptied the socket: unless
+// the peer has ended its side, the next would only hear EAGAIN, and an event comes with the next bytes.
+func (c *Conn) received(n, size int, errno syscall.Errno) (int, error) {
+	switch {
+	case errno == unix.EAGAIN || errno == unix.EINTR:
+		c.readable = c.ending || errno == unix.EINTR
+		return 0, ErrWait
+	case errno != 0:
+		return 0, errno
+	case n == 0:
+		return 0, io.EOF
+	}
+	if n < size && !c.ending {
+		c.readable = false
+	}
+	return n, nil
+}
+
+// TryWrite writes as much of b as the socket takes, without waiting. After ErrWait, and after less than
+// all, call AwaitRoom; then Writable says when to go on.
+func (c *Conn) TryWrite(b []byte) (int, error) {
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	n, errno := sysWrite(c.fd, b)
+	return sent(n, errno)
+}
+
+// TrySpliceFrom passes up to n bytes of the pipe whose reading end is in on, without waiting. As TryWrite.
+func (c *Conn) TrySpliceFrom(in, n int) (int, error) {
+	if c.fd < 0 {
+		return 0, net.ErrClosed
+	}
+	m, errno := sysSplice(in, c.fd, n)
+	if errno == 0 && m == 0 {
+		return 0, io.ErrUnexpectedEOF // the pipe holds less than was put in
+	}
+	return sent(m, errno)
+}
+
+func sent(n int, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return n, nil
+	case unix.EAGAIN, unix.EINTR:
+		return 0, ErrWait
+	}
+	return 0, errno
+}
+
+// AwaitRoom asks for a Writable event once the socket takes bytes again; if it does so now, the event comes at once.
+func (c *Conn) AwaitRoom() {
+	if c.fd < 0 {
+		return
+	}
+	// Changing what is asked for has the kernel look anew; it does so even if nothing changes.
+	c.events |= unix.EPOLLOUT
+	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
+}
+
+// Read implements net.Conn for tasks.
+func (c *Conn) Read(b []byte) (int, error) {
+	for {
+		if err := c.check(forRead); err != nil || len(b) == 0 {
+			return 0, c.failed("read", err)
+		}
+		n, err := c.TryRead(b)
+		if err != ErrWait {
+			return n, c.failed("read", err)
+		}
+		if err := c.await(Readable, c.until[forRead]); err != nil {
+			return 0, c.failed("read", err)
+		}
+	}
+}
+
+// Write implements net.Conn for tasks.
+func (c *Conn) Write(b []byte) (total int, err error) {
+	for {
+		if err := c.check(forWrite); err != nil {
+			return total, c.failed("write", err)
+		}
+		if len(b) == 0 {
+			return total, nil
+		}
+		n, err := c.TryWrite(b)
+		b, total = b[n:], total+n
+		switch {
+		case err == ErrWait:
+			c.AwaitRoom()
+			if err := c.await(Writable, c.until[forWrite]); err != nil {
+				return total, c.failed("write", err)
+			}
+		case err != nil:
+			return total, c.failed("write", err)
+		}
+	}
+}
+
+// check says why a read or write cannot even begin.
+func (c *Conn) check(way int) error {
+	switch until := c.until[way]; {
+	case c.fd < 0:
+		return net.ErrClosed
+	case until > 0 && until <= c.loop.now:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// await lets the task that runs wait for an event, until a moment of loop time; 0 is never.
+func (c *Conn) await(e Event, until time.Duration) error {
+	t := c.loop.task
+	if t == nil {
+		panic("reactor: a Conn was waited for outside of a task")
+	}
+	c.waiting, c.wanted = t, e
+	err := t.wait(until)
+	c.waiting = nil
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// failed dresses an error as package net does. io.EOF and nil stay as they are.
+func (c *Conn) failed(op string, err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = os.NewSyscallError(op, errno)
+	}
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
+}
+
+// CloseWrite ends our side of the stream.
+func (c *Conn) CloseWrite() error {
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	if errno := sysShutdown(c.fd, unix.SHUT_WR); errno != 0 {
+		return os.NewSyscallError("shutdown", errno)
+	}
+	return nil
+}
+
+// SetLinger is that of net.TCPConn.
+func (c *Conn) SetLinger(sec int) error {
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	linger := unix.Linger{Linger: int32(sec)}
+	if sec >= 0 {
+		linger.Onoff = 1
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger))
+}
+
+// Close implements net.Conn. A task that waits for the connection hears net.ErrClosed; an owner hears nothing.
+func (c *Conn) Close() error {
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	c.loop.forget(c)
+	sysClose(c.fd) // which takes it out of epoll too
+	c.fd = -1
+	if t := c.waiting; t != nil {
+		c.loop.Defer(t.resume)
+	}
+	return nil
+}
+
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.Local()) }
+
+// RemoteAddr implements net.Conn.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.peer) }
+
+// Local returns our own address. The system is asked each time; a closed connection has none.
+func (c *Conn) Local() netip.AddrPort {
+	if c.fd < 0 {
+		return netip.AddrPort{}
+	}
+	return sysName(c.fd)
+}
+
+// Peer returns the other side's address.
+func (c *Conn) Peer() netip.AddrPort { return c.peer }
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setUntil(forRead, t) }
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setUntil(forWrite, t) }
+
+func (c *Conn) setUntil(way int, t time.Time) error {
+	if c.fd < 0 {
+		return net.ErrClosed
+	}
+	c.until[way] = 0
+	if !t.IsZero() {
+		c.until[way] = since(t)
+	}
+	return nil
+}
+
+// FD returns the descriptor, -1 once the connection is closed. It is for looking at the socket and for its options: whoever
+// reads, writes or closes it takes the loop by surprise.
+func (c *Conn) FD() int { return c.fd }
+
+// Detach takes the connection off its loop and returns it as one of package net, for goroutines. Deadlines
+// are not carried over. After an error the connection is closed.
+func (c *Conn) Detach() (*net.TCPConn, error) {
+	if c.fd < 0 {
+		return nil, net.ErrClosed
+	}
+	fd := c.fd
+	c.loop.forget(c)
+	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_DEL, fd, 0) // fails on no watched socket
+	c.fd = -1
+	return NetConn(fd)
+}
+
+// NetConn makes a connection of package net of a socket, which it takes over even if it fails.
+func NetConn(fd int) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "tcp")
+	defer f.Close() // what FileConn makes is a duplicate
+	nc, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := nc.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(errors.New("this is no TCP socket"), nc.Close())
+	}
+	return tcp, nil
+}
+
+// Adopt puts connections of package net on the loop and closes them; with an error they are as they were. It may be called
+// from any goroutine. Until Own is called nobody hears of their events, but Readable does.
+func (l *Loop) Adopt(ncs ...*net.TCPConn) (adopted []*Conn, err error) {
+	for _, nc := range ncs {
+		c, err := l.adopt(nc)
+		if err != nil {
+			for _, c := range adopted {
+				l.Post(func() { _ = c.Close() }) // a duplicate
+			}
+			return nil, err
+		}
+		adopted = append(adopted, c)
+	}
+	for _, nc := range ncs {
+		_ = nc.Close() // the socket lives on
+	}
+	return adopted, nil
+}
+
+func (l *Loop) adopt(nc *net.TCPConn) (*Conn, error) {
+	fd, err := duplicate(nc)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{fd: fd, loop: l}
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
+	}
+	if err := l.watch(c, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, nil); err != nil {
+		sysClose(fd)
+		return nil, err
+	}
+	return c, nil
+}
+
+// duplicate returns a descriptor of the same socket. Not by File, which would make it block.
+func duplicate(nc *net.TCPConn) (fd int, err error) {
+	rc, err := nc.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := rc.Control(func(old uintptr) {
+		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return fd, errors.Join(cerr, err)
+}
