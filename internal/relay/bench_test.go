@@ -24,7 +24,7 @@ var relays = []struct {
 	name  string
 	serve func(client, target *net.TCPConn)
 }{
-	{"relay", with(Options{})},
+	{"relay", relayed},
 	{"iocopy", func(c, s *net.TCPConn) {
 		var wg sync.WaitGroup
 		for _, way := range [][2]*net.TCPConn{{c, s}, {s, c}} {
@@ -36,13 +36,11 @@ var relays = []struct {
 	}},
 }
 
-// with relays by a Tunnel and returns when it has ended.
-func with(o Options) func(client, target *net.TCPConn) {
-	return func(c, s *net.TCPConn) {
-		done := make(chan Result)
-		New(c, s, o).Start(func(Result) { close(done) })
-		<-done
-	}
+// relayed relays by a Tunnel and returns when it has ended.
+func relayed(c, s *net.TCPConn) {
+	done := make(chan Result)
+	New(c, s, Options{Loop: testLoops.Next()}).Start(func(Result) { close(done) })
+	<-done
 }
 
 // BenchmarkBulk downloads 256 MiB per tunnel and operation.
@@ -110,13 +108,12 @@ func BenchmarkConnect(b *testing.B) {
 // kernel's sockets are not counted.
 func BenchmarkIdle(b *testing.B) {
 	const tunnels = 1000
-	var parked sync.WaitGroup // Start returns before they end
+	var resting sync.WaitGroup // Start returns before they end
 	for _, tt := range []struct {
 		name  string
 		serve func(client, target *net.TCPConn)
 	}{
-		{"parked", started(Options{ParkAfter: time.Millisecond}, &parked)},
-		{"waiting", started(Options{ParkAfter: -1}, &parked)},
+		{"loop", started(&resting)},
 		relays[1],
 	} {
 		b.Run(tt.name, func(b *testing.B) {
@@ -129,17 +126,17 @@ func BenchmarkIdle(b *testing.B) {
 				b.ReportMetric(float64(held(b)-before)/tunnels, "B/tunnel")
 				b.ReportMetric(float64(openFiles(b)-files)/tunnels, "files/tunnel")
 				l.stop()
-				parked.Wait()
+				resting.Wait()
 			}
 		})
 	}
 }
 
 // started relays by a Tunnel and leaves it to itself.
-func started(o Options, running *sync.WaitGroup) func(client, target *net.TCPConn) {
+func started(running *sync.WaitGroup) func(client, target *net.TCPConn) {
 	return func(c, s *net.TCPConn) {
 		running.Add(1)
-		New(c, s, o).Start(func(Result) { running.Done() })
+		New(c, s, Options{Loop: testLoops.Next()}).Start(func(Result) { running.Done() })
 	}
 }
 

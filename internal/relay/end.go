@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"syscall"
 	"time"
 )
@@ -39,14 +38,13 @@ func (t *Tunnel) over(d int, o outcome, err error) {
 			// other direction delivers that, then finds the end by itself.
 			t.hungUp = t.err == nil && isReset(err) && t.told[d] // it had said all that it had to say
 			t.fail(1-d, "write to", err)
-			if !isReset(err) && !isDead(t.raw[1-d]) {
+			if !isReset(err) && !isDead(t.ends[1-d]) {
 				t.stop() // a read may never say that this connection is of no more use
 			}
 		case unpassable:
 			t.stop() // closing is the only way to say it
 		}
 	}
-	t.parkWhole()
 	last := t.live == 0
 	t.mu.Unlock()
 	if last {
@@ -66,46 +64,41 @@ func (t *Tunnel) fail(side int, act string, err error) {
 	}
 }
 
-// stop lets no flow go on: deadlines wake those that wait, parked ones end here.
+// stop lets no flow go on: on a loop they end here, and deadlines wake goroutines.
 func (t *Tunnel) stop() {
 	if t.stopping {
 		return
 	}
 	t.stopping = true
-	for i, c := range t.ends {
-		if t.flows[i].state == parked {
-			t.flows[i].state = over
-			t.live--
-		}
-		t.park.remove(t, i)
-		if t.live == 0 {
-			continue
-		}
+	if t.isLooped() {
+		t.stopFlows()
+		return
+	}
+	for _, c := range t.ends {
 		if err := c.SetDeadline(longPast); err != nil {
 			_ = c.Close() // it cannot be woken in another way
 		}
 	}
 }
 
-// stopFromOutside stops a tunnel whose flows did not ask for it. If none has a
-// goroutine that could close the tunnel it gets one, since the caller may hold locks that done needs.
+// stopFromOutside stops a tunnel whose flows did not ask for it. If none is left that could close the
+// tunnel it is closed apart, since the caller may hold locks that done needs.
 func (t *Tunnel) stopFromOutside(e End) {
-	started := t.done != nil
-	if t.stopping || started && t.live == 0 {
+	if t.stopping || t.flowing && t.live == 0 {
 		return // it is ending already
 	}
 	if t.err == nil {
 		t.end = e
 	}
 	t.stop()
-	if started && t.live == 0 {
-		go t.settle()
+	if t.flowing && t.live == 0 {
+		t.apart(t.settle)
 	}
 }
 
 // endOfFile passes the end of a direction on to its destination.
 func (t *Tunnel) endOfFile(d int) {
-	reset := isDead(t.raw[d])
+	reset := t.hasReset(d)
 	t.mu.Lock()
 	switch {
 	case t.stopping || t.broken[0] || t.broken[1]:
@@ -121,7 +114,12 @@ func (t *Tunnel) endOfFile(d int) {
 		return
 	}
 	t.told[1-d] = true
+	both := t.told[d]
 	t.mu.Unlock()
+	if both && t.isLooped() {
+		t.over(d, finished, nil) // closing, which comes now, says it as well
+		return
+	}
 	err := closeWrite(t.ends[1-d])
 	switch {
 	case err == nil:
@@ -153,9 +151,6 @@ func (t *Tunnel) conclude() {
 	}
 	t.concluded = true
 	t.unschedule()
-	for side := range t.ends {
-		t.park.remove(t, side) // a half-closed side may still be watched for a reset
-	}
 	abort := t.aborted()
 	r := Result{t.flows[0].delivered.Load(), t.flows[1].delivered.Load(), t.end, t.err}
 	if t.hungUp {
@@ -222,9 +217,6 @@ func setAbort(c net.Conn) {
 		c = u.NetConn()
 	}
 }
-
-// isTimeout reports whether a read or write ended because of a deadline.
-func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // drainPatience is how long a send queue may stand still after a reset.
 var drainPatience = 3 * time.Second

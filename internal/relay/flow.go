@@ -9,9 +9,8 @@ import (
 type flowState uint8
 
 const (
-	fresh   flowState = iota
-	running           // a goroutine carries it
-	parked            // an epoll loop watches its source
+	fresh flowState = iota
+	running
 	over
 )
 
@@ -22,8 +21,8 @@ type flow struct {
 	writing   atomic.Bool  // copied flows: a Write is under way, or its failure not yet reported
 	pending   []byte       // to be delivered before anything is read; belongs to the flow's goroutine
 	state     flowState
-	rousing   bool // the read deadline was set so that the flow looks up and parks
 	cut       bool // it ended with bytes in hand
+	pumped
 }
 
 // deliver counts n bytes that the destination has taken.
@@ -33,10 +32,13 @@ func (t *Tunnel) deliver(d, n int) {
 	f.moved.Store(int64(t.now()))
 }
 
-// now is the time since Start.
-func (t *Tunnel) now() time.Duration { return time.Since(t.begun) }
+// epoch is what goroutines count time from.
+var epoch = time.Now()
 
-// quiet is how long a direction has been quiet at the time now.
-func (f *flow) quiet(now time.Duration) time.Duration {
-	return now - time.Duration(f.moved.Load())
+// now is the time since Start.
+func (t *Tunnel) now() time.Duration {
+	if t.isLooped() {
+		return t.loopTime() - t.begun
+	}
+	return time.Since(epoch) - t.begun
 }

@@ -42,7 +42,9 @@ func draw(seed, number uint64) plan {
 	r := rand.New(rand.NewPCG(seed, number))
 	p := plan{number: number, hide: r.IntN(4) == 0}
 	p.end = []string{"eof", "eof", "eof", "reset", "reset", "close", "idle", "lifetime"}[r.IntN(8)]
-	p.options.ParkAfter = []time.Duration{-1, time.Millisecond, 4 * time.Millisecond, 15 * time.Millisecond}[r.IntN(4)]
+	if r.IntN(4) > 0 {
+		p.options.Loop = testLoops.Next()
+	}
 	p.options.IdleTimeout = -1
 	p.buffers = []int{0, 0, 160 << 10, 400 << 10}[r.IntN(4)]
 	for i := range p.side {

@@ -3,9 +3,9 @@
 // Each direction is a stream of its own: the end of one is passed on as a
 // half-close and the other goes on for as long as it likes. A reset is passed
 // on as a reset, but not before the other side has what was already delivered.
-// Between two bare TCP connections on Linux the bytes stay in the kernel
-// (splice), nothing is held while nothing moves, and a quiet tunnel is parked on an
-// epoll loop without any goroutine. Everything else is copied.
+// Between two bare TCP connections on Linux an event loop moves the bytes: they stay in
+// the kernel (splice) once there are many of them, and a tunnel has no goroutine, no timer of
+// the runtime, and while nothing moves no buffer and no pipe. Everything else is copied by goroutines.
 //
 // The package knows no protocol and no policy, and looks at no byte.
 package relay
@@ -13,14 +13,12 @@ package relay
 import (
 	"net"
 	"sync"
-	"syscall"
 	"time"
+
+	"polyport/internal/reactor"
 )
 
-const (
-	defaultIdleTimeout = 2*time.Hour + 4*time.Minute
-	defaultParkAfter   = time.Second
-)
+const defaultIdleTimeout = 2*time.Hour + 4*time.Minute
 
 // Options configures a tunnel. The zero value is usable.
 type Options struct {
@@ -32,11 +30,9 @@ type Options struct {
 	// Lifetime ends the tunnel this long after it began, whatever it carries.
 	// Zero and negative mean never.
 	Lifetime time.Duration
-	// ParkAfter is how long a direction has to be quiet before its goroutine
-	// is given up and its socket is watched by an epoll loop; bytes, a
-	// half-close or a reset wake it. It matters for zero-copy tunnels
-	// alone. Zero means 1 s; negative means never.
-	ParkAfter time.Duration
+	// Loop moves the bytes between two *net.TCPConn. Nil has goroutines copy them. It does not matter
+	// for two connections that are on a loop already.
+	Loop *reactor.Loop
 	// FromClient is what the caller has already read from the client and the
 	// target has not seen. It is delivered first, and counted. The tunnel keeps the slice.
 	FromClient []byte
@@ -80,15 +76,16 @@ var sideNames = [2]string{"client", "target"}
 // Tunnel is two byte streams joined. Its methods are safe for concurrent use.
 type Tunnel struct {
 	ends  [2]net.Conn
-	raw   [2]syscall.RawConn // set when both ends are bare TCP and this system can splice
-	flows [2]flow            // flows[i] carries what ends[i] sends
-	begun time.Time          // when Start was called; stamps count from here
+	flows [2]flow       // flows[i] carries what ends[i] sends
+	begun time.Duration // when Start was called, by the clock that is used; stamps count from here
+	looped
 
-	idle, lifetime, parkAfter time.Duration // <= 0: never
+	idle, lifetime time.Duration // <= 0: never
 
 	mu        sync.Mutex // guards what follows, and the deadlines of both ends
 	done      func(Result)
-	timer     *time.Timer // calls tick; nil while the tunnel is parked
+	ticker    *time.Timer // calls tick; nil on a loop
+	flowing   bool        // Start has let the flows run
 	live      int         // flows that have not ended
 	stopping  bool        // no flow may go on; end says why
 	concluded bool        // done is being called
@@ -100,22 +97,19 @@ type Tunnel struct {
 	touched   time.Duration // when a waiting queue was last seen to have changed
 	queued    queues        // the queues at that time
 	drain     drain         // after a reset: what the other side has yet to take in
-	park      parking       // where its quiet flows are watched
 }
 
-// New makes a tunnel of two connections, which it owns from Start on: both are
-// closed before done is called. Each should be a *net.TCPConn for zero-copy;
-// any other net.Conn with CloseWrite is copied. One without CloseWrite cannot
+// New makes a tunnel of two connections, which it owns from now on: both are
+// closed before done is called. For zero-copy both should be *net.TCPConn, with a Loop, or connections of one
+// loop; any other net.Conn with CloseWrite is copied. One without CloseWrite cannot
 // be half-closed, so the first end of file ends the whole tunnel.
 func New(client, target net.Conn, o Options) *Tunnel {
-	t := &Tunnel{ends: [2]net.Conn{client, target}, idle: o.IdleTimeout, lifetime: o.Lifetime, parkAfter: o.ParkAfter}
+	t := &Tunnel{ends: [2]net.Conn{client, target}, idle: o.IdleTimeout, lifetime: o.Lifetime}
 	if t.idle == 0 {
 		t.idle = defaultIdleTimeout
 	}
-	if t.parkAfter == 0 {
-		t.parkAfter = defaultParkAfter
-	}
 	t.flows[fromClient].pending = o.FromClient
+	t.onLoop(o.Loop)
 	return t
 }
 
@@ -129,7 +123,13 @@ func (t *Tunnel) Start(done func(Result)) {
 		t.mu.Unlock()
 		panic("relay: Start called twice")
 	}
-	t.done, t.begun = done, time.Now()
+	t.done = done
+	if t.isLooped() {
+		t.mu.Unlock()
+		t.post(t.startOnLoop)
+		return
+	}
+	t.begun = time.Since(epoch)
 	if t.stopping {
 		t.mu.Unlock()
 		t.conclude()
@@ -139,16 +139,23 @@ func (t *Tunnel) Start(done func(Result)) {
 		// An error here means that the connection is dead; the first read says so better.
 		_ = c.SetDeadline(time.Time{})
 	}
-	t.raw = bare(t.ends)
-	if t.raw[0] == nil {
-		t.parkAfter = -1 // a copied connection may hold bytes that epoll does not see
-	}
-	t.live = 2
+	t.begin()
+	t.mu.Unlock()
+	go t.copy(fromTarget)
+	t.copy(fromClient)
+}
+
+// StartHere is Start for a caller who runs on the loop of both connections already.
+func (t *Tunnel) StartHere(done func(Result)) {
+	t.done = done
+	t.startOnLoop()
+}
+
+// begin lets both flows run. t.mu is held.
+func (t *Tunnel) begin() {
+	t.flowing, t.live = true, 2
 	t.flows[fromClient].state, t.flows[fromTarget].state = running, running
 	t.schedule(t.nextCheck(0))
-	t.mu.Unlock()
-	go t.run(fromTarget)
-	t.run(fromClient)
 }
 
 // Close ends the tunnel at once; done gets EndClosed, unless the tunnel
@@ -156,25 +163,33 @@ func (t *Tunnel) Start(done func(Result)) {
 // still sent, except to a side whose stream is cut in the middle: that side is
 // reset, so that it cannot take what it got for the whole.
 func (t *Tunnel) Close() {
+	if t.isLooped() {
+		t.post(t.close)
+		return
+	}
+	t.close()
+}
+
+func (t *Tunnel) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.drain.on && !t.concluded {
-		go t.conclude()
+		t.apart(t.conclude)
 		return
 	}
 	t.stopFromOutside(EndClosed)
 }
 
+// apart has f called by nobody who holds locks that done may need.
+func (t *Tunnel) apart(f func()) {
+	if t.isLooped() {
+		t.later(f)
+		return
+	}
+	go f()
+}
+
 // Bytes returns what has been delivered so far.
 func (t *Tunnel) Bytes() (fromClient, fromTarget int64) {
 	return t.flows[0].delivered.Load(), t.flows[1].delivered.Load()
-}
-
-// run carries one direction until it ends or is parked.
-func (t *Tunnel) run(d int) {
-	if t.raw[0] != nil {
-		t.carry(d)
-		return
-	}
-	t.copy(d)
 }

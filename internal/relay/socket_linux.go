@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"polyport/internal/reactor"
 )
 
 // resets are the errors of a connection that its peer has aborted. EPIPE is
@@ -16,44 +18,31 @@ var resets = []error{syscall.ECONNRESET, syscall.EPIPE}
 // tcpClose is TCP_CLOSE of the kernel's tcp_states.h.
 const tcpClose = 7
 
-// bare returns the sockets if both ends are plain TCP connections, the only ones
-// that splice(2) may be used on: any other type may transform the bytes.
-func bare(ends [2]net.Conn) (raw [2]syscall.RawConn) {
-	for i, c := range ends {
-		tcp, ok := c.(*net.TCPConn)
-		if !ok {
-			return [2]syscall.RawConn{}
+// onSocket calls f with the descriptor of a connection that is TCP itself. False means that it is
+// none; the error, that it is closed.
+func onSocket(c net.Conn, f func(fd uintptr)) (isTCP bool, err error) {
+	switch c := c.(type) {
+	case *reactor.Conn:
+		if c.FD() < 0 {
+			return true, net.ErrClosed
 		}
-		rc, err := tcp.SyscallConn()
+		f(uintptr(c.FD()))
+		return true, nil
+	case *net.TCPConn:
+		rc, err := c.SyscallConn()
 		if err != nil {
-			return [2]syscall.RawConn{}
+			return true, err
 		}
-		raw[i] = rc
+		return true, rc.Control(f)
 	}
-	return raw
+	return false, nil
 }
 
-// socketOf returns the socket of a connection that is TCP itself.
-func socketOf(c net.Conn) syscall.RawConn {
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	rc, err := tcp.SyscallConn()
-	if err != nil {
-		return nil
-	}
-	return rc
-}
-
-// isDead reports whether a connection is closed in both directions, by a
+// isDead reports whether a TCP connection is closed in both directions, by a
 // reset, a timeout or an orderly end of both.
-func isDead(rc syscall.RawConn) bool {
-	if rc == nil {
-		return false
-	}
+func isDead(c net.Conn) bool {
 	dead := false
-	err := rc.Control(func(fd uintptr) { dead = tcpState(fd) == tcpClose })
+	_, err := onSocket(c, func(fd uintptr) { dead = tcpState(fd) == tcpClose })
 	return err != nil || dead
 }
 
@@ -73,11 +62,7 @@ func tcpState(fd uintptr) byte {
 // unsent is how many bytes a connection's send queue holds that its peer has not
 // acknowledged. It is unknown for connections that are not TCP themselves.
 func unsent(c net.Conn) (n int, known bool) {
-	rc := socketOf(c)
-	if rc == nil {
-		return 0, false
-	}
-	err := rc.Control(func(fd uintptr) {
+	known, err := onSocket(c, func(fd uintptr) {
 		if tcpState(fd) != tcpClose { // else nobody is left to take it
 			n = queueLength(fd, unix.SIOCOUTQ)
 		}
@@ -85,14 +70,12 @@ func unsent(c net.Conn) (n int, known bool) {
 	if err != nil {
 		return 0, true // closed: nothing will be sent any more
 	}
-	return n, true
+	return n, known
 }
 
 // unread is how many bytes wait to be read; 0 where that is unknown.
 func unread(c net.Conn) (n int) {
-	if rc := socketOf(c); rc != nil {
-		_ = rc.Control(func(fd uintptr) { n = queueLength(fd, unix.SIOCINQ) }) // fails when closed: nothing waits
-	}
+	_, _ = onSocket(c, func(fd uintptr) { n = queueLength(fd, unix.SIOCINQ) }) // fails when closed: nothing waits
 	return n
 }
 
@@ -116,10 +99,10 @@ func (t *Tunnel) queues() (q queues) {
 
 // sendRoom is how many bytes a socket's send buffer can take now. As the
 // kernel does, it calls a buffer writable once a third of it is free.
-func sendRoom(fd uintptr) (room int, writable, known bool) {
+func sendRoom(fd int) (room int, writable, known bool) {
 	var mem [unix.SK_MEMINFO_VARS]uint32
 	size := uint32(unsafe.Sizeof(mem))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
 		uintptr(unsafe.Pointer(&mem)), uintptr(unsafe.Pointer(&size)), 0)
 	if errno != 0 || size < uint32(unsafe.Sizeof(mem)) {
 		return 0, false, false
@@ -132,7 +115,7 @@ func sendRoom(fd uintptr) (room int, writable, known bool) {
 // pollWritable asks the kernel whether a write would be taken. Unlike a
 // look at the buffer it also makes the kernel report when that changes: a
 // socket that nobody has tried to write to wakes nobody.
-func pollWritable(fd uintptr) bool {
+func pollWritable(fd int) bool {
 	p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	for {
 		n, err := unix.Poll(p[:], 0)
