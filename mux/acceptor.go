@@ -29,6 +29,7 @@ type Acceptor struct {
 	// Close has begun.
 	closing chan struct{}
 	close   func() error
+	accept  func() error  // takes one connection in
 	done    chan struct{} // closed when run has ended
 }
 
@@ -45,13 +46,36 @@ func newAcceptor(s *Server, l *Listener, from socket) *Acceptor {
 	a.l.Store(l)
 	a.fault.tell = func(err error) { s.opts.AcceptFault(a.l.Load().Name, err) }
 	a.close = sync.OnceValue(a.end)
+	if a.accept = a.toLoop(); a.accept == nil {
+		a.accept = a.toGoroutine
+	}
 	return a
+}
+
+// toGoroutine accepts a connection for a goroutine.
+func (a *Acceptor) toGoroutine() error {
+	nc, err := a.socket.AcceptTCP()
+	if err == nil {
+		a.server.accepted(nc, a.l.Load())
+	}
+	return err
 }
 
 // Update gives connections that come from now on another listener's name and
 // balancers; the socket stays.
 func (a *Acceptor) Update(name string, proxyFrom []netip.Prefix) {
 	a.l.Store(&Listener{Name: name, Socket: a.l.Load().Socket, ProxyFrom: proxyFrom})
+}
+
+// DeferAccept has the system keep connections to itself that have sent nothing yet, for
+// that long, in whole seconds and rounded up; zero and negative are not at all. The error is
+// errors.ErrUnsupported on systems other than Linux (TCP_DEFER_ACCEPT, tcp(7)).
+func (a *Acceptor) DeferAccept(d time.Duration) error {
+	ln := a.l.Load().Socket
+	if ln == nil {
+		return nil
+	}
+	return deferAccept(ln, max(0, d))
 }
 
 // Addr returns the address that the socket is bound to, with the port that the system chose for port 0.
@@ -94,11 +118,10 @@ func (a *Acceptor) run() {
 	defer close(a.done)
 	var pause time.Duration
 	for {
-		nc, err := a.socket.AcceptTCP()
+		err := a.accept()
 		switch {
 		case err == nil:
 			pause = 0
-			a.server.admit(nc, a.l.Load())
 		case a.isClosing() || errors.Is(err, net.ErrClosed):
 			return
 		case aborted(err):

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
+
+	"polyport/internal/reactor"
 )
 
 // Conn is a client connection: a net.Conn in front of which the bytes that the
@@ -21,7 +24,10 @@ type Conn struct {
 	row      string
 	wrote    bool // so the client has an answer to read, which a reset must not destroy
 	child    int  // which cmux listener serves row
-	slot     slot // the place in the caps; freed by Close
+	loop     *reactor.Loop
+	left     atomic.Bool // it has left loop
+	arrival  *arrival    // while its row is looked for on the loop
+	slot     slot        // the place in the caps; freed by Close
 }
 
 // Read reads the sniffed bytes first, then the connection.
@@ -97,7 +103,12 @@ func (c *Conn) RawTCP() (*net.TCPConn, bool) { return c.tcp, c.tcp != nil && len
 func (c *Conn) Client() netip.AddrPort { return c.client }
 
 // Local returns the address that the client connected to (in the PROXY header where there is one).
-func (c *Conn) Local() netip.AddrPort { return c.local }
+func (c *Conn) Local() netip.AddrPort {
+	if !c.local.IsValid() {
+		c.local = addrPort(c.nc.LocalAddr()) // on a loop it is asked for only by those who need it
+	}
+	return c.local
+}
 
 // Listener returns the name of the [listen.NAME] table.
 func (c *Conn) Listener() string { return c.listener }
@@ -147,10 +158,59 @@ func (c *Conn) Close() error {
 }
 
 // Abort is Close with a reset instead of an end of file: the client must not take
-// what it got for the whole.
+// what it got for the whole. It may be called from any goroutine.
 func (c *Conn) Abort() {
 	c.slot.free()
+	c.abort()
+}
+
+// abort resets the connection, on its loop if it is on one.
+func (c *Conn) abort() {
+	if c.loop != nil && !c.left.Load() {
+		c.loop.Post(c.abortHere)
+		return
+	}
 	abort(c.nc)
+}
+
+// abortHere is abort on the loop.
+func (c *Conn) abortHere() {
+	if c.arrival != nil {
+		c.arrival.abort()
+		return
+	}
+	abort(c.nc)
+}
+
+// OnLoop returns the connection as its loop has it, for zero-copy. It is false
+// while sniffed bytes are unread, and for connections that goroutines serve.
+func (c *Conn) OnLoop() (*reactor.Conn, bool) {
+	rc, ok := c.nc.(*reactor.Conn)
+	return rc, ok && len(c.prefix) == 0
+}
+
+// Loop returns the loop on which the connection is served; nil if goroutines do it.
+func (c *Conn) Loop() *reactor.Loop {
+	if _, ok := c.nc.(*reactor.Conn); ok {
+		return c.loop
+	}
+	return nil
+}
+
+// LeaveLoop takes the connection off its loop, for a goroutine to go on with. It is called on the loop. After an error it is closed.
+func (c *Conn) LeaveLoop() error {
+	rc, ok := c.nc.(*reactor.Conn)
+	if !ok {
+		return nil
+	}
+	local := c.Local()
+	tcp, err := rc.Detach()
+	if err != nil {
+		return err
+	}
+	c.nc, c.tcp, c.local = tcp, tcp, local
+	c.left.Store(true)
+	return nil
 }
 
 // Bounds of CloseGently.

@@ -5,13 +5,15 @@ import (
 	"errors"
 	"net"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// keepAlive is what a connection inherits from its listening socket: probes as
-// package net would set them on each one, at the cost of four system calls.
-var keepAlive = []struct{ level, option, value int }{
+// inherited is what a connection inherits from its listening socket: what package net
+// would set on each one, at the cost of five system calls.
+var inherited = []struct{ level, option, value int }{
+	{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
 	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
 	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 15},  // seconds
 	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15}, // seconds
@@ -29,7 +31,7 @@ func listen(ctx context.Context, network, address string, leaving []*Acceptor) (
 }
 
 func inherit(c syscall.RawConn) error {
-	for _, o := range keepAlive {
+	for _, o := range inherited {
 		if err := setOption(c, o.level, o.option, o.value); err != nil {
 			return err
 		}
@@ -53,24 +55,30 @@ func listenBeside(ctx context.Context, network, address string, leaving []*Accep
 	if err != nil {
 		return nil, err
 	}
-	return ln, setListener(ln, unix.SO_REUSEPORT, 0)
+	return ln, setListener(ln, unix.SOL_SOCKET, unix.SO_REUSEPORT, 0)
 }
 
 // share lets others bind the port of a's socket, or no longer.
 func (a *Acceptor) share(on int) error {
-	ln, ok := a.socket.(*net.TCPListener)
-	if !ok {
+	ln := a.l.Load().Socket
+	if ln == nil {
 		return nil
 	}
-	return setListener(ln, unix.SO_REUSEPORT, on)
+	return setListener(ln, unix.SOL_SOCKET, unix.SO_REUSEPORT, on)
 }
 
-func setListener(ln *net.TCPListener, option, value int) error {
+// deferAccept is Acceptor.DeferAccept.
+func deferAccept(ln *net.TCPListener, d time.Duration) error {
+	seconds := int((d + time.Second - 1) / time.Second)
+	return setListener(ln, unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, seconds)
+}
+
+func setListener(ln *net.TCPListener, level, option, value int) error {
 	c, err := ln.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return setOption(c, unix.SOL_SOCKET, option, value)
+	return setOption(c, level, option, value)
 }
 
 func setOption(c syscall.RawConn, level, option, value int) error {

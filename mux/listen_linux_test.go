@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,12 +32,55 @@ func TestAcceptedConnectionsInheritKeepAlive(t *testing.T) {
 			if mp, err := c.MultipathTCP(); mp || err != nil {
 				t.Errorf("MultipathTCP = %v, %v; want it off", mp, err)
 			}
-			for _, o := range append(keepAlive, struct{ level, option, value int }{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}) {
+			for _, o := range append(inherited, struct{ level, option, value int }{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}) {
 				if got := optionOf(t, c, o.level, o.option); got != o.value {
 					t.Errorf("option %d of level %d is %d, want %d", o.option, o.level, got, o.value)
 				}
 			}
 		})
+	}
+}
+
+// TestDeferAccept: a client that says nothing is not seen, one that speaks is.
+func TestDeferAccept(t *testing.T) {
+	a := acceptorOn(t, "127.0.0.1:0")
+	if err := a.DeferAccept(1500 * time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	sock := a.l.Load().Socket
+	dial := func() net.Conn {
+		c, err := net.Dial("tcp", sock.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	silent, speaking := dial(), dial()
+	if _, err := speaking.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	c, err := sock.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got, want := c.RemoteAddr().String(), speaking.LocalAddr().String(); got != want {
+		t.Errorf("accepted %s first, want %s, which has spoken; %s has not", got, want, silent.LocalAddr())
+	}
+	if err := a.DeferAccept(0); err != nil {
+		t.Fatal(err)
+	}
+	next := dial()
+	for { // the silent one may come meanwhile
+		c, err := sock.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if c.RemoteAddr().String() == next.LocalAddr().String() {
+			return
+		}
 	}
 }
 

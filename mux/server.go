@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/soheilhy/cmux"
+
+	"polyport/internal/reactor"
 )
 
 // Table is what each listener serves. It is immutable once it is given to a server.
@@ -28,6 +30,12 @@ type Options struct {
 	// from the dispatch of its row, so it must not block: it serves in a goroutine of its
 	// own. Shutdown returns only once Handle has returned for all.
 	Handle func(*Conn)
+	// Loops carry connections until their row is known, without a goroutine. Nil has a goroutine do it for each.
+	Loops *reactor.Group
+	// OnLoop reports whether a classified connection may stay on its loop. It is asked on the loop and must not block. Nil is no.
+	OnLoop func(*Conn) bool
+	// Serve is Handle for those that stay: it is called in a task of the loop and returns once it is done.
+	Serve func(*Conn)
 	// Refused hears of what ended before it became a session. It is called from
 	// many goroutines and must not block. Nil hears nothing.
 	Refused func(Refusal)
@@ -140,34 +148,36 @@ func (s *Server) Remove(a *Acceptor) error {
 	return a.Close()
 }
 
-// admit is the one way in: every connection takes its place in the caps here, and
-// has its PROXY header read and its row found by the goroutine that this starts.
-func (s *Server) admit(nc *net.TCPConn, l *Listener) {
+// accepted takes in a connection that a goroutine is to classify.
+func (s *Server) accepted(nc *net.TCPConn, l *Listener) {
 	c := &Conn{nc: nc, tcp: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name}
 	balancer := l.isBalancer(c.client.Addr())
+	if refused := s.admit(c, nc, balancer); refused != "" {
+		s.refuse(c, refused, nil)
+		return
+	}
+	go s.welcome(c, balancer)
+}
+
+// admit is the one way in: every connection takes its place in the caps here. What it is
+// admitted for ends with sniffing.done. aborts is what the caps close when it has to make room.
+func (s *Server) admit(c *Conn, aborts net.Conn, balancer bool) (refused Cause) {
 	var counted netip.Addr // a balancer's client is counted once it is known
 	if !balancer {
 		counted = c.client.Addr()
 	}
-	evicted, refused := s.caps.take(&c.slot, nc, counted)
+	evicted, refused := s.caps.take(&c.slot, aborts, counted)
 	pushOut(evicted...)
-	if refused != "" {
-		s.refuse(c, refused, nil)
-		return
+	if refused == "" {
+		s.sniffing.add()
 	}
-	s.sniffing.add()
-	go s.welcome(c, balancer)
+	return refused
 }
 
 // welcome reads the PROXY header, finds the row and hands the connection on.
 func (s *Server) welcome(c *Conn, balancer bool) {
 	defer s.sniffing.done()
-	start := time.Now()
-	sn := sniffer{c: c, rows: (*s.table.Load())[c.listener], opts: *s.sniff.Load(), start: start}
-	sn.deadline = start.Add(sn.opts.Timeout)
-	if !hasRow(sn.rows, sn.opts.SilentRow) {
-		sn.opts.SilentRow = ""
-	}
+	sn := s.newSniffer(c)
 	if balancer && !s.declare(c, sn.deadline) {
 		return
 	}
@@ -176,8 +186,29 @@ func (s *Server) welcome(c *Conn, balancer bool) {
 		s.refuse(c, cause, err)
 		return
 	}
+	s.classified(c, row)
+	s.feedCmux(c)
+}
+
+// newSniffer begins to classify a connection.
+func (s *Server) newSniffer(c *Conn) sniffer {
+	start := time.Now()
+	sn := sniffer{c: c, rows: (*s.table.Load())[c.listener], opts: s.sniff.Load(), start: start}
+	sn.deadline = start.Add(sn.opts.Timeout)
+	if hasRow(sn.rows, sn.opts.SilentRow) {
+		sn.silentRow = sn.opts.SilentRow
+	}
+	return sn
+}
+
+// classified notes the row of a connection.
+func (s *Server) classified(c *Conn, row string) {
 	c.row, c.child = row, s.childOf(row)
 	c.slot.waiting.Store(false)
+}
+
+// feedCmux hands a connection to the listener of its row.
+func (s *Server) feedCmux(c *Conn) {
 	s.sniffing.add() // for dispatch
 	select {
 	case s.feed <- c:
@@ -218,9 +249,14 @@ func (s *Server) declare(c *Conn, deadline time.Time) bool {
 // pushOut closes the connections that lost their places; a nil one is none.
 func pushOut(evicted ...*slot) {
 	for _, s := range evicted {
-		if s != nil {
-			abort(s.conn)
+		if s == nil {
+			continue
 		}
+		if c, ok := s.conn.(*Conn); ok {
+			c.abort() // it may be on a loop
+			continue
+		}
+		abort(s.conn)
 	}
 }
 

@@ -13,9 +13,27 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"polyport/internal/reactor"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// eachWay runs a test for each way in which connections are served: by goroutines, by a loop until the row is
+// known, and by a loop from the first byte to the last.
+func eachWay(t *testing.T, test func(t *testing.T, o Options)) {
+	t.Run("goroutines", func(t *testing.T) { test(t, Options{}) })
+	loops, err := reactor.Open(2)
+	if errors.Is(err, reactor.ErrUnsupported) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer loops.Close()
+	t.Run("a loop, then a goroutine", func(t *testing.T) { test(t, Options{Loops: loops}) })
+	t.Run("a loop", func(t *testing.T) { test(t, Options{Loops: loops, OnLoop: func(*Conn) bool { return true }}) })
+}
 
 // testServer serves rows that answer with their own name and echo.
 type testServer struct {
@@ -30,14 +48,13 @@ func startServer(t *testing.T, o Options, l Listener) *testServer {
 	ts := &testServer{refused: make(chan Refusal, 100)}
 	o.Rows = []string{"get", "five", RowReject}
 	o.Refused = func(r Refusal) { ts.refused <- r }
-	o.Handle = func(c *Conn) {
-		ts.handlers.Go(func() {
-			defer c.Close()
-			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
-			_, _ = io.WriteString(c, c.Row()+" "+c.Client().Addr().String()+"\n")
-			_, _ = io.Copy(c, c)
-		})
+	o.Serve = func(c *Conn) {
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(c, c.Row()+" "+c.Client().Addr().String()+"\n")
+		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 	}
+	o.Handle = func(c *Conn) { ts.handlers.Go(func() { o.Serve(c) }) }
 	ts.Server = NewServer(o)
 	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
@@ -86,8 +103,10 @@ func exchange(t *testing.T, addr, b string) string {
 	return string(got)
 }
 
-func TestServerDispatches(t *testing.T) {
-	ts := startServer(t, Options{}, Listener{})
+func TestServerDispatches(t *testing.T) { eachWay(t, serverDispatches) }
+
+func serverDispatches(t *testing.T, o Options) {
+	ts := startServer(t, o, Listener{})
 	for _, tt := range []struct{ name, send, want string }{
 		{"built-in row", "GET /", "get 127.0.0.1\nGET /"},
 		{"another", "\x05\x01\x00", "five 127.0.0.1\n\x05\x01\x00"},
@@ -102,15 +121,19 @@ func TestServerDispatches(t *testing.T) {
 	}
 }
 
-func TestServerTakesANewTable(t *testing.T) {
-	ts := startServer(t, Options{}, Listener{})
+func TestServerTakesANewTable(t *testing.T) { eachWay(t, serverTakesANewTable) }
+
+func serverTakesANewTable(t *testing.T, o Options) {
+	ts := startServer(t, o, Listener{})
 	ts.SetTable(Table{"main": {{Name: "later", Match: word("zzz")}, rejectRow}})
 	if got, want := exchange(t, ts.addr, "zzz"), "later 127.0.0.1\nzzz"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-func TestProxyHeader(t *testing.T) {
+func TestProxyHeader(t *testing.T) { eachWay(t, proxyHeader) }
+
+func proxyHeader(t *testing.T, o Options) {
 	loop := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
 	v2 := "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc6\x33\x64\x07\x7f\x00\x00\x01\x30\x39\x1d\xeb"
 	local := "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
@@ -133,7 +156,7 @@ func TestProxyHeader(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			ts := startServer(t, Options{}, Listener{ProxyFrom: tt.from})
+			ts := startServer(t, o, Listener{ProxyFrom: tt.from})
 			if got := exchange(t, ts.addr, tt.send); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
@@ -148,7 +171,12 @@ func TestProxyHeader(t *testing.T) {
 }
 
 func TestFloodOfSilentClientsLocksNobodyOut(t *testing.T) {
-	ts := startServer(t, Options{Limits: Limits{UnfinishedPerClient: 4}, Sniff: SniffOptions{Timeout: time.Minute}}, Listener{})
+	eachWay(t, floodOfSilentClientsLocksNobodyOut)
+}
+
+func floodOfSilentClientsLocksNobodyOut(t *testing.T, o Options) {
+	o.Limits, o.Sniff = Limits{UnfinishedPerClient: 4}, SniffOptions{Timeout: time.Minute}
+	ts := startServer(t, o, Listener{})
 	var silent []net.Conn
 	for range 20 {
 		c, err := net.Dial("tcp", ts.addr)
@@ -170,8 +198,11 @@ func TestFloodOfSilentClientsLocksNobodyOut(t *testing.T) {
 	}
 }
 
-func TestShutdownDoesNotWaitForTheSilent(t *testing.T) {
-	s := NewServer(Options{Handle: func(c *Conn) { c.Close() }, Sniff: SniffOptions{Timeout: time.Hour}})
+func TestShutdownDoesNotWaitForTheSilent(t *testing.T) { eachWay(t, shutdownDoesNotWaitForTheSilent) }
+
+func shutdownDoesNotWaitForTheSilent(t *testing.T, o Options) {
+	o.Handle, o.Sniff = func(c *Conn) { c.Close() }, SniffOptions{Timeout: time.Hour}
+	s := NewServer(o)
 	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +227,11 @@ func TestShutdownDoesNotWaitForTheSilent(t *testing.T) {
 }
 
 func TestRemovedListenerLeavesItsConnections(t *testing.T) {
-	ts := startServer(t, Options{}, Listener{})
+	eachWay(t, removedListenerLeavesItsConnections)
+}
+
+func removedListenerLeavesItsConnections(t *testing.T, o Options) {
+	ts := startServer(t, o, Listener{})
 	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)

@@ -63,47 +63,56 @@ var errSilent = errors.New("the client sent nothing")
 
 // sniffer decides one connection.
 type sniffer struct {
-	c        *Conn
-	rows     []Row
-	opts     SniffOptions
-	start    time.Time
-	deadline time.Time // in total
-	paused   bool      // the rows that are asked at a pause have been
+	c         *Conn
+	rows      []Row
+	opts      *SniffOptions
+	silentRow string // that of opts, if it is among rows
+	start     time.Time
+	deadline  time.Time // in total
+	paused    bool      // the rows that are asked at a pause have been
 }
 
 // sniff finds the row that c speaks and leaves the bytes that it took in c's
 // prefix. A Cause other than "" says why there is none.
 func (s *sniffer) sniff() (row string, cause Cause, err error) {
+	var more error
+	if len(s.c.prefix) == 0 { // else the PROXY header has brought the first bytes along
+		more = s.more()
+	}
+	for {
+		if row, cause, err = s.judge(more); row != "" || cause != "" {
+			return row, cause, err
+		}
+		more = s.more()
+	}
+}
+
+// judge decides on what there is after a read that ended with more: a row or a Cause, or neither as long as the
+// client has to send more.
+func (s *sniffer) judge(more error) (row string, cause Cause, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			row, cause, err = "", MatcherPanicked, fmt.Errorf("%v\n%s", p, debug.Stack())
 		}
 	}()
-	if len(s.c.prefix) > 0 { // the PROXY header brought the first bytes along
-		if row, ok := s.decide(false); ok {
-			return row, "", nil
-		}
+	final := false
+	switch {
+	case more == nil:
+	case errors.Is(more, errSilent):
+		return s.silentRow, "", nil
+	case errors.Is(more, errPaused):
+		s.paused = true
+	case errors.Is(more, errFull), errors.Is(more, io.EOF) && len(s.c.prefix) > 0:
+		s.paused, final = true, true
+	case errors.Is(more, os.ErrDeadlineExceeded):
+		return "", SniffTimeout, nil
+	default:
+		return "", ClosedEarly, more
 	}
-	for {
-		err := s.more()
-		final := false
-		switch {
-		case err == nil:
-		case errors.Is(err, errSilent):
-			return s.opts.SilentRow, "", nil
-		case errors.Is(err, errPaused):
-			s.paused = true
-		case errors.Is(err, errFull), errors.Is(err, io.EOF) && len(s.c.prefix) > 0:
-			s.paused, final = true, true
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return "", SniffTimeout, nil
-		default:
-			return "", ClosedEarly, err
-		}
-		if row, ok := s.decide(final); ok {
-			return row, "", nil
-		}
+	if row, ok := s.decide(final); ok {
+		return row, "", nil
 	}
+	return "", "", nil
 }
 
 // decide asks the table about the bytes so far. It returns false when a row that
@@ -139,15 +148,7 @@ func (s *sniffer) more() error {
 	if len(s.c.prefix) >= sniffSize {
 		return errFull
 	}
-	until, soon := s.deadline, error(nil)
-	if len(s.c.prefix) == 0 && s.opts.SilentRow != "" {
-		until, soon = s.start.Add(s.opts.SilentAfter), errSilent
-	} else if len(s.c.prefix) > 0 && !s.paused {
-		until, soon = time.Now().Add(s.opts.Pause), errPaused
-	}
-	if until.After(s.deadline) {
-		until, soon = s.deadline, nil
-	}
+	until, soon := s.until()
 	if err := s.c.nc.SetReadDeadline(until); err != nil {
 		return err
 	}
@@ -156,6 +157,20 @@ func (s *sniffer) more() error {
 		return soon
 	}
 	return err
+}
+
+// until is how long to wait for more, and what it means if none comes: nil is that the time is up.
+func (s *sniffer) until() (until time.Time, soon error) {
+	until = s.deadline
+	if len(s.c.prefix) == 0 && s.silentRow != "" {
+		until, soon = s.start.Add(s.opts.SilentAfter), errSilent
+	} else if len(s.c.prefix) > 0 && !s.paused {
+		until, soon = time.Now().Add(s.opts.Pause), errPaused
+	}
+	if until.After(s.deadline) {
+		return s.deadline, nil
+	}
+	return until, soon
 }
 
 // grow makes room behind the prefix and returns it.

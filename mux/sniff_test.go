@@ -59,7 +59,7 @@ func sniffOf(rows []Row, o SniffOptions, write func(net.Conn)) sniffResult {
 	writer.Go(func() { write(client) })
 	o = o.withDefaults()
 	start := time.Now()
-	s := sniffer{c: &Conn{nc: server}, rows: rows, opts: o, start: start, deadline: start.Add(o.Timeout)}
+	s := sniffer{c: &Conn{nc: server}, rows: rows, opts: &o, silentRow: o.SilentRow, start: start, deadline: start.Add(o.Timeout)}
 	row, cause, _ := s.sniff()
 	got := sniffResult{row, cause, string(s.c.Prefix()), time.Since(start)}
 	server.Close()

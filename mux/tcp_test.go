@@ -17,7 +17,7 @@ func tcpSniff(server *net.TCPConn, o SniffOptions) (c *Conn, row string, cause C
 	o = o.withDefaults()
 	start := time.Now()
 	c = &Conn{nc: server, tcp: server}
-	s := sniffer{c: c, rows: tcpRows, opts: o, start: start, deadline: start.Add(o.Timeout)}
+	s := sniffer{c: c, rows: tcpRows, opts: &o, silentRow: o.SilentRow, start: start, deadline: start.Add(o.Timeout)}
 	row, cause, _ = s.sniff()
 	return c, row, cause
 }
@@ -66,7 +66,8 @@ func sniffParts(t *testing.T, client, server *net.TCPConn, parts []string) (row,
 	t.Helper()
 	c := &Conn{nc: server, tcp: server}
 	start := time.Now()
-	s := sniffer{c: c, rows: tcpRows, opts: SniffOptions{Pause: time.Minute}.withDefaults(), start: start, deadline: start.Add(time.Minute)}
+	o := SniffOptions{Pause: time.Minute}.withDefaults()
+	s := sniffer{c: c, rows: tcpRows, opts: &o, start: start, deadline: start.Add(time.Minute)}
 	total := 0
 	for i, p := range parts {
 		total += len(p)
@@ -276,9 +277,12 @@ func TestDispatchedConnectionIsBare(t *testing.T) {
 	}
 }
 
-func TestSilentClientsOfAServerThatEnds(t *testing.T) {
+func TestSilentClientsOfAServerThatEnds(t *testing.T) { eachWay(t, silentClientsOfAServerThatEnds) }
+
+func silentClientsOfAServerThatEnds(t *testing.T, o Options) {
 	refused := make(chan Refusal, 10)
-	s := NewServer(Options{Handle: func(c *Conn) { c.Close() }, Refused: func(r Refusal) { refused <- r }, Sniff: SniffOptions{Timeout: time.Hour}})
+	o.Handle, o.Refused, o.Sniff = func(c *Conn) { c.Close() }, func(r Refusal) { refused <- r }, SniffOptions{Timeout: time.Hour}
+	s := NewServer(o)
 	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
@@ -307,7 +311,11 @@ func TestSilentClientsOfAServerThatEnds(t *testing.T) {
 }
 
 func TestPanickingMatcherEndsItsConnectionAlone(t *testing.T) {
-	ts := startServer(t, Options{}, Listener{})
+	eachWay(t, panickingMatcherEndsItsConnectionAlone)
+}
+
+func panickingMatcherEndsItsConnectionAlone(t *testing.T, o Options) {
+	ts := startServer(t, o, Listener{})
 	ts.SetTable(Table{"main": {{Name: "bad", Match: func(p []byte) Verdict {
 		if p[0] == '!' {
 			panic("boom")

@@ -16,6 +16,8 @@ type Listener struct {
 	PublicAddress string `toml:"public_address" reload:"live"`
 	// HelpPage is nil where the file does not say; see File.HelpPage.
 	HelpPage *bool `toml:"help_page" reload:"live"`
+	// DeferAccept is how long the system keeps a connection to itself that has sent nothing yet; 0 is not at all.
+	DeferAccept Duration `toml:"defer_accept" reload:"live"`
 }
 
 // Loopback reports whether every address of the listener is a loopback address.

@@ -41,6 +41,9 @@ func (f *File) warnListeners(w *warnings) {
 		if l.RequireUser != nil && *l.RequireUser && f.Auth.Htpasswd == "" {
 			w.addf(p.key("require_user"), "there are no users ([auth] htpasswd): only rules with anonymous = true will admit anybody")
 		}
+		if l.DeferAccept > 0 && f.Sniff.SilentTo != "" {
+			w.addf(p.key("defer_accept"), "clients that wait for their server to speak first are not seen before it has passed: [sniff] silent_to serves them late on this listener")
+		}
 		for i, b := range l.ProxyProtocolFrom {
 			f.warnBalancer(w, p.key("proxy_protocol_from").at(i), b)
 		}

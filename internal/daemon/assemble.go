@@ -122,6 +122,7 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 			ConnectTimeout: time.Duration(f.Timeouts.Connect),
 		}),
 		Handlers:  map[string]session.Handler{},
+		OnLoop:    map[string]bool{},
 		Listeners: a.listeners,
 		Timeouts: session.Timeouts{
 			Handshake: time.Duration(f.Timeouts.Handshake),
@@ -135,6 +136,7 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 	}
 	for _, r := range a.rows {
 		rt.Handlers[r.Name] = r.Handler
+		rt.OnLoop[r.Name] = r.OnLoop
 	}
 	return rt
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"polyport/internal/config"
+	"polyport/internal/reactor"
 	"polyport/internal/session"
 	"polyport/mux"
 )
@@ -52,6 +53,7 @@ type Daemon struct {
 	server   *mux.Server
 	doors    *doors
 	refused  *refusals
+	loops    *reactor.Group // nil where there are none
 }
 
 // Start builds the gateway and begins to accept. The error is a *PortTakenError
@@ -74,10 +76,23 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	if d.state, err = newState(f, o, d.log); err != nil {
 		return nil, err
 	}
+	if d.loops, err = openLoops(); err != nil {
+		return nil, errors.Join(err, d.state.close())
+	}
 	if err := d.begin(ctx, f, a); err != nil {
+		d.loops.Close()
 		return nil, errors.Join(err, d.state.close())
 	}
 	return d, nil
+}
+
+// openLoops starts the event loops; nil on systems that have none.
+func openLoops() (*reactor.Group, error) {
+	loops, err := reactor.Open(0)
+	if errors.Is(err, reactor.ErrUnsupported) {
+		return nil, nil
+	}
+	return loops, err
 }
 
 // begin opens the sockets and serves them.
@@ -91,10 +106,14 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	d.sessions = session.NewManager(a.runtime(f, d.state, 1), session.Options{
 		Observers: []session.Observer{d.state.access},
 		Log:       d.log,
+		Loops:     d.loops,
 	})
 	d.server = mux.NewServer(mux.Options{
 		Rows:        builtInRows,
 		Handle:      d.sessions.Handle,
+		Loops:       d.loops,
+		OnLoop:      d.sessions.OnLoop,
+		Serve:       d.sessions.Serve,
 		Refused:     d.refused.add,
 		AcceptFault: d.acceptFault,
 		Limits:      muxLimits(f),
@@ -152,6 +171,7 @@ func (d *Daemon) Stop(ctx context.Context) error {
 		err = nil // what was still being sniffed is closed; that is what was asked for
 	}
 	killed := d.sessions.Drain(ctx)
+	d.loops.Close()
 	d.refused.close()
 	d.log.Info("stopped", slog.Int("sessions_ended", killed))
 	return errors.Join(err, d.state.close())

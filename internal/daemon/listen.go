@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+	"time"
 
 	multierror "github.com/hashicorp/go-multierror"
 
@@ -51,6 +52,8 @@ type door struct {
 	key  socketKey
 	name string
 	from []netip.Prefix
+	// deferred is for how long the system keeps silent connections to itself.
+	deferred time.Duration
 }
 
 // wanted lists the sockets that f asks for.
@@ -60,7 +63,7 @@ func wanted(f *config.File) []door {
 	for _, name := range f.ListenerNames() {
 		l := f.Listen[name]
 		for _, ap := range l.Sockets() {
-			all = append(all, door{socketKey{ap, seen[ap]}, name, prefixes(l.ProxyProtocolFrom)})
+			all = append(all, door{socketKey{ap, seen[ap]}, name, prefixes(l.ProxyProtocolFrom), time.Duration(l.DeferAccept)})
 			seen[ap]++
 		}
 	}
@@ -147,7 +150,11 @@ func (d *doors) swing(f *config.File, fresh []opened) error {
 		d.open[o.key] = a
 	}
 	for _, w := range wanted(f) {
-		d.open[w.key].Update(w.name, w.from)
+		a := d.open[w.key]
+		a.Update(w.name, w.from)
+		if err := a.DeferAccept(w.deferred); err != nil {
+			return fmt.Errorf("listen.%s.defer_accept: set it on %s: %w", w.name, w.key.address, err)
+		}
 	}
 	keep := wantedKeys(f)
 	for key, a := range d.open {

@@ -94,5 +94,11 @@ func (d *Dialer) lookupUntil(ctx context.Context, host string, deadline time.Tim
 		ctx, cancel = context.WithDeadline(ctx, deadline)
 		defer cancel()
 	}
-	return d.lookup(ctx, netip.Addr{}, host)
+	if d.loop == nil {
+		return d.lookup(ctx, netip.Addr{}, host)
+	}
+	var addrs []netip.Addr
+	var err error
+	d.loop.Aside(func() { addrs, err = d.lookup(ctx, netip.Addr{}, host) })
+	return addrs, err
 }

@@ -34,8 +34,11 @@ func (d *Dialer) Dial(ctx context.Context, p *Permit) (net.Conn, error) {
 
 // dialSet connects to one address of set. The error lacks the target.
 func (d *Dialer) dialSet(ctx context.Context, set *dialSet, deadline time.Time) (net.Conn, *Error) {
-	if len(set.addrs) == 1 {
+	switch {
+	case len(set.addrs) == 1:
 		return d.connect(ctx, set, set.addrs[0], deadline)
+	case d.loop != nil:
+		return d.raceOnLoop(ctx, set, deadline)
 	}
 	return d.race(ctx, set, deadline)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"polyport/acl"
+	"polyport/internal/reactor"
 )
 
 const (
@@ -56,7 +57,8 @@ type Dialer struct {
 	timeout    time.Duration // <= 0: none
 	generation uint64        // no two Dialers of one process share one
 	net        *net.Dialer
-	dial       dialFunc // opens one connection; tests put their own here
+	dial       dialFunc      // opens one connection; tests put their own here
+	loop       *reactor.Loop // where a Dial is under way that was given one
 }
 
 // generations numbers the Dialers, so that connections that were admitted by an

@@ -17,6 +17,7 @@ import (
 
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/reactor"
 	"polyport/internal/relay"
 	"polyport/mux"
 )
@@ -27,12 +28,16 @@ type Options struct {
 	Observers []Observer
 	// Log gets failed authentications and panics. Nil is slog.Default().
 	Log *slog.Logger
+	// Loops move the bytes of tunnels. Nil has goroutines do it. They are closed by their
+	// owner, once Drain has returned.
+	Loops *reactor.Group
 }
 
 // Manager owns the sessions that are alive. It is safe for concurrent use.
 type Manager struct {
 	observers []Observer
 	log       *slog.Logger
+	loops     *reactor.Group
 	runtime   atomic.Pointer[Runtime]
 	previous  atomic.Pointer[Runtime] // the one before; see runtimeFor
 	draining  atomic.Bool
@@ -52,7 +57,7 @@ func NewManager(rt *Runtime, o Options) *Manager {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	m := &Manager{observers: o.Observers, log: o.Log, alive: map[*Session]struct{}{}}
+	m := &Manager{observers: o.Observers, log: o.Log, loops: o.Loops, alive: map[*Session]struct{}{}}
 	m.base, m.kill = context.WithCancel(context.Background())
 	m.runtime.Store(rt)
 	var b [5]byte
@@ -114,6 +119,9 @@ func (m *Manager) Handle(c *mux.Conn) {
 // tunnel that goes on by itself. It closes c.
 func (m *Manager) Serve(c *mux.Conn) { m.serve(m.register(c)) }
 
+// OnLoop reports whether a classified connection may be served in a task of its loop.
+func (m *Manager) OnLoop(c *mux.Conn) bool { return m.runtimeFor(c).OnLoop[c.Row()] }
+
 // register makes the session of a connection and counts it as alive.
 func (m *Manager) register(c *mux.Conn) *Session {
 	s := &Session{manager: m, conn: c, listener: unknownListener}
@@ -129,7 +137,27 @@ func (m *Manager) serve(s *Session) {
 	rt := m.runtimeFor(c)
 	s.begin(rt)
 	_ = c.SetDeadline(time.Now().Add(rt.Timeouts.Handshake)) // fails only on a closed connection
-	err := m.run(s)
+	m.end(s, m.run(s))
+}
+
+// leave goes on with a session in a goroutine, off its loop.
+func (m *Manager) leave(s *Session) {
+	s.leaving, s.resumed = false, true
+	err := s.conn.LeaveLoop()
+	if err == nil {
+		go func() { m.end(s, m.run(s)) }()
+		return
+	}
+	m.end(s, err)
+}
+
+// end closes a session whose handler has returned, unless it goes on as a tunnel or elsewhere.
+func (m *Manager) end(s *Session, err error) {
+	c := s.conn
+	if s.leaving && err == nil {
+		m.leave(s)
+		return
+	}
 	if s.target != nil {
 		if err == nil {
 			m.relay(s)
@@ -180,23 +208,34 @@ func (m *Manager) relay(s *Session) {
 		IdleTimeout: s.runtime.Timeouts.Idle,
 		Lifetime:    s.runtime.Timeouts.Lifetime,
 		FromClient:  s.conn.TakePrefix(),
+		Loop:        m.loops.Next(),
 	}
 	var client net.Conn = s.conn
+	onLoop := false
 	if tcp, ok := s.conn.RawTCP(); ok {
 		client = tcp
+	} else if rc, ok := s.conn.OnLoop(); ok {
+		client, onLoop = rc, true
 	}
 	t := relay.New(client, s.target, o)
 	s.tunnel.Store(t)
 	if m.base.Err() != nil { // killed before the tunnel could be seen
 		t.Close()
 	}
-	t.Start(func(r relay.Result) {
-		s.AddBytes(r.BytesFromClient, r.BytesFromTarget)
-		s.SetReason(endReason(r.End))
-		s.finish(r.Err)
-		_ = s.conn.Close() // the relay has closed the socket; this frees its place in the caps
-		m.remove(s)
-	})
+	if onLoop {
+		t.StartHere(s.tunnelEnded)
+		return
+	}
+	t.Start(s.tunnelEnded)
+}
+
+// tunnelEnded closes the session of a tunnel.
+func (s *Session) tunnelEnded(r relay.Result) {
+	s.AddBytes(r.BytesFromClient, r.BytesFromTarget)
+	s.SetReason(endReason(r.End))
+	s.finish(r.Err)
+	_ = s.conn.Close() // the relay has closed the socket; this frees its place in the caps
+	s.manager.remove(s)
 }
 
 // endReason is how the record names the end of a tunnel; "" is the plain one.
@@ -296,6 +335,7 @@ func (m *Manager) Drain(ctx context.Context) (killed int) {
 		return 0
 	}
 	m.kill()
+	m.loops.Kill()
 	m.mu.Lock()
 	for s := range m.alive {
 		killed++

@@ -17,6 +17,7 @@ type Runtime struct {
 	Auth       auth.Authenticator // nil when there are no users
 	Egress     *egress.Dialer
 	Handlers   map[string]Handler // by row
+	OnLoop     map[string]bool    // the rows whose handlers may run in tasks of event loops
 	Listeners  map[string]Listener
 	Timeouts   Timeouts
 }

@@ -41,6 +41,8 @@ type Session struct {
 	record   Record
 	identity auth.Identity
 	target   net.Conn    // what Relay was given
+	leaving  bool        // LeaveLoop was called
+	resumed  bool        // its handler is called again
 	ended    bool        // the record is closed
 	idle     atomic.Bool // between two exchanges
 	tunnel   atomic.Pointer[relay.Tunnel]
@@ -156,9 +158,14 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if s.runtime.Auth == nil {
 		return auth.Identity{}, auth.ErrBadCredentials
 	}
-	id, err := s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c)
+	var id auth.Identity
+	var err error
+	s.aside(func() { // a hash takes its time, and the log may
+		if id, err = s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c); err != nil {
+			s.manager.authFailed(s, c.User, err)
+		}
+	})
 	if err != nil {
-		s.manager.authFailed(s, c.User, err)
 		return auth.Identity{}, err
 	}
 	s.identity, s.record.Identity = id, id.Name
@@ -167,9 +174,33 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 
 // Authorize asks whether this session may reach t, by the rules and the guard.
 // The error is an *egress.Error.
-func (s *Session) Authorize(ctx context.Context, t target.Target) (*egress.Permit, error) {
-	return s.permitted(s.runtime.Egress.Authorize(ctx, s.request(t)))
+func (s *Session) Authorize(ctx context.Context, t target.Target) (p *egress.Permit, err error) {
+	r := s.request(t)
+	if _, literal := t.Addr(); literal { // nothing has to be looked up
+		return s.permitted(s.runtime.Egress.Authorize(ctx, r))
+	}
+	s.aside(func() { p, err = s.runtime.Egress.Authorize(ctx, r) })
+	return s.permitted(p, err)
 }
+
+// aside calls f, which may block: apart from the loop, if this session is served by one.
+func (s *Session) aside(f func()) {
+	if l := s.conn.Loop(); l != nil {
+		l.Aside(f)
+		return
+	}
+	f()
+}
+
+// OnLoop reports whether the session is served by an event loop.
+func (s *Session) OnLoop() bool { return s.conn.Loop() != nil }
+
+// LeaveLoop has the handler called once more when it has returned, in a goroutine, for what a loop
+// cannot serve. Bytes that the handler has read too far must have been given back by Conn().Unread.
+func (s *Session) LeaveLoop() { s.leaving = true }
+
+// Resumed reports whether the handler is called again, after LeaveLoop.
+func (s *Session) Resumed() bool { return s.resumed }
 
 // AuthorizeBackend asks whether this session may use a backend, by the rules on
 // the name t alone. The error is an *egress.Error.
@@ -223,18 +254,21 @@ func (s *Session) failed(err error) {
 	}
 }
 
-// Dial opens the connection that the permit is for. The caller closes it, or
+// Dial opens the connection that the permit is for, on the session's loop if it has one. The caller closes it, or
 // gives it to Relay. The error is an *egress.Error.
 func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) {
-	c, err := s.runtime.Egress.Dial(ctx, p)
+	loop := s.conn.Loop()
+	c, err := s.runtime.Egress.DialOn(ctx, loop, p)
 	for try := 0; err != nil && try < roomTries && isOutOfRoom(err) && s.makeRoom(ctx); try++ {
-		c, err = s.runtime.Egress.Dial(ctx, p)
+		c, err = s.runtime.Egress.DialOn(ctx, loop, p)
 	}
 	if err != nil {
 		s.failed(err)
 		return nil, err
 	}
-	if t, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+	if on, ok := c.(interface{ Peer() netip.AddrPort }); ok {
+		s.record.Address = on.Peer()
+	} else if t, ok := c.RemoteAddr().(*net.TCPAddr); ok {
 		s.record.Address = t.AddrPort()
 	}
 	return c, nil
@@ -257,14 +291,17 @@ func (s *Session) makeRoom(ctx context.Context) bool {
 	if !s.conn.MakeRoom() {
 		return false
 	}
-	t := time.NewTimer(roomPause)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	made := false
+	s.aside(func() {
+		t := time.NewTimer(roomPause)
+		defer t.Stop()
+		select {
+		case <-t.C:
+			made = true
+		case <-ctx.Done():
+		}
+	})
+	return made
 }
 
 // Relay joins the client and target into a tunnel and takes ownership of both.

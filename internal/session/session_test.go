@@ -367,3 +367,12 @@ func TestAnswerSurvivesUnreadBytes(t *testing.T) {
 	}
 	h.Drain(t.Context())
 }
+
+// mustParse is target.Parse for handlers, which have no test to fail.
+func mustParse(s string) target.Target {
+	t, err := target.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return t
+}

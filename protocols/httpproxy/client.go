@@ -86,10 +86,24 @@ func (c *client) serve(ctx context.Context) error {
 			return err
 		}
 		c.s.AddBytes(c.r.Count()-read, c.w.Count()-written)
-		if out == ends || !c.next(err) {
+		if out == ends {
+			return err
+		}
+		if c.s.OnLoop() {
+			c.leaveLoop(err)
+			return nil
+		}
+		if !c.next(err) {
 			return err
 		}
 	}
+}
+
+// leaveLoop has a goroutine serve the requests to come: what is no CONNECT, only that can.
+func (c *client) leaveLoop(err error) {
+	c.s.Conn().Unread(c.r.TakeBuffered())
+	c.s.End(err)
+	c.s.LeaveLoop()
 }
 
 // next waits for the next request and begins its session. err is why the

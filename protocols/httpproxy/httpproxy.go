@@ -45,7 +45,7 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 	h := &handler{anonymity: a, pool: newPool(poolOptions{})}
 	return []spec.Row{
 		{Row: mux.Row{Name: rowHTTP, Match: matchHTTP}, Handler: h},
-		{Row: mux.Row{Name: rowConnect, Match: matchConnect}, Handler: h},
+		{Row: mux.Row{Name: rowConnect, Match: matchConnect}, Handler: h, OnLoop: true},
 	}, nil
 }
 
@@ -54,6 +54,9 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 func (h *handler) ServeSession(ctx context.Context, s *session.Session) error {
 	c := newClient(h, s)
 	defer c.release()
+	if s.Resumed() && !c.next(nil) {
+		return nil
+	}
 	return c.serve(ctx)
 }
 

@@ -70,6 +70,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 		}
 		rows = append(rows, spec.Row{
 			Row:     mux.Row{Name: Silent, Match: never},
+			OnLoop:  true,
 			Handler: &handler{row: Silent, backend: b},
 		})
 	}
@@ -101,6 +102,7 @@ func (p parsedRow) longest() int {
 func (p parsedRow) row() spec.Row {
 	r := spec.Row{
 		Row:     mux.Row{Name: p.name, Match: matchPrefix(p.prefixes)},
+		OnLoop:  true,
 		Handler: &handler{row: p.name, backend: p.backend},
 	}
 	if p.expr != nil {

@@ -24,7 +24,7 @@ func New(_ spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	if err := decode(&o); err != nil {
 		return nil, err
 	}
-	return []spec.Row{{Row: mux.Row{Name: row, Match: match}, Handler: handler{}}}, nil
+	return []spec.Row{{Row: mux.Row{Name: row, Match: match}, Handler: handler{}, OnLoop: true}}, nil
 }
 
 // handler has no state of its own.

@@ -26,6 +26,9 @@ type Spec struct {
 type Row struct {
 	mux.Row
 	Handler session.Handler
+	// OnLoop says that the handler may run in a task of an event loop: it starts no goroutine and
+	// waits for nothing but its session and its connection.
+	OnLoop bool
 }
 
 // Env is what a handler may need from the daemon. It is immutable.

@@ -26,6 +26,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	}
 	return []spec.Row{{
 		Row:     mux.Row{Name: Name, Match: match},
+		OnLoop:  true,
 		Handler: &handler{routes: routes, dialSNI: o.DialSNI},
 	}}, nil
 }

@@ -1,0 +1,55 @@
+package egress
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"time"
+
+	"polyport/internal/reactor"
+)
+
+// DialOn is Dial for a task of a loop: the connection is a *reactor.Conn of that loop, and has
+// no keep-alive yet. A nil loop is that of a caller who has none.
+func (d *Dialer) DialOn(ctx context.Context, l *reactor.Loop, p *Permit) (net.Conn, error) {
+	if l != nil {
+		d = d.on(l)
+	}
+	return d.Dial(ctx, p)
+}
+
+// on returns a copy of d that dials in a task of a loop.
+func (d *Dialer) on(l *reactor.Loop) *Dialer {
+	c := *d
+	c.loop, c.dial = l, func(ctx context.Context, set *dialSet, to netip.AddrPort, deadline time.Time) (net.Conn, error) {
+		if !set.covers(to) {
+			return nil, errNotPinned
+		}
+		if to.Addr().Zone() != "" {
+			return nil, errZone
+		}
+		conn, err := l.Dial(ctx, to, deadline)
+		if err != nil {
+			return nil, err // not a nil *Conn in an interface
+		}
+		return conn, nil
+	}
+	return &c
+}
+
+// raceOnLoop is race in a task: the same run of Happy Eyeballs without a goroutine for each attempt.
+func (d *Dialer) raceOnLoop(ctx context.Context, set *dialSet, deadline time.Time) (net.Conn, *Error) {
+	targets := make([]netip.AddrPort, len(set.addrs))
+	for i, a := range set.addrs {
+		targets[i] = netip.AddrPortFrom(a, set.port)
+	}
+	var failed failures
+	conn := d.loop.Race(ctx, targets, attemptDelay, deadline, func(i int, err error) (goOn bool) {
+		failed.add(&Error{Reason: connectReason(err), Address: targets[i], Err: err})
+		return !failed.final(ctx)
+	})
+	if conn == nil {
+		return nil, failed.worst()
+	}
+	return conn, nil
+}

@@ -1,0 +1,235 @@
+package mux
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"polyport/internal/reactor"
+)
+
+// toLoop returns what accepts connections for the server's loops; nil if there are none.
+func (a *Acceptor) toLoop() func() error {
+	ln, ok := a.socket.(*net.TCPListener)
+	if !ok || a.server.opts.Loops == nil {
+		return nil
+	}
+	file, err := pollable(ln)
+	if err != nil {
+		return nil // no descriptor is left, perhaps: goroutines serve as well
+	}
+	raw, err := file.SyscallConn()
+	if err != nil {
+		_ = file.Close()
+		return nil
+	}
+	a.socket = &loopSocket{ln, file}
+	return (&loopAccept{Acceptor: a, raw: raw}).next
+}
+
+// pollable returns the socket of a listener as a file: that of package net cannot be waited for
+// without its accept. Not by File, which would make it block.
+func pollable(ln *net.TCPListener) (*os.File, error) {
+	rc, err := ln.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd int
+	cerr := rc.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(cerr, err); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "listener"), nil
+}
+
+// loopSocket is a listening socket with its second descriptor.
+type loopSocket struct {
+	*net.TCPListener
+	file *os.File
+}
+
+// SetDeadline bounds the wait for a connection.
+func (s *loopSocket) SetDeadline(t time.Time) error { return s.file.SetReadDeadline(t) }
+
+// Close closes the socket.
+func (s *loopSocket) Close() error { return errors.Join(s.file.Close(), s.TCPListener.Close()) }
+
+// loopAccept accepts by system calls of its own: package net would ask for both addresses of each
+// connection, and put it into its own poller.
+type loopAccept struct {
+	*Acceptor
+	raw  syscall.RawConn
+	fd   int
+	peer netip.AddrPort
+	err  error
+}
+
+// next accepts one connection.
+func (a *loopAccept) next() error {
+	if err := a.raw.Read(a.try); err != nil {
+		return err
+	}
+	if a.err != nil {
+		return &net.OpError{Op: "accept", Net: "tcp", Addr: a.socket.Addr(), Err: os.NewSyscallError("accept4", a.err)}
+	}
+	a.server.acceptedSocket(a.fd, a.peer, a.l.Load())
+	return nil
+}
+
+// try is next's callback; false waits for a connection.
+func (a *loopAccept) try(listener uintptr) bool {
+	for {
+		a.fd, a.peer, a.err = reactor.Accept(int(listener))
+		if a.err != unix.EINTR {
+			return a.err != unix.EAGAIN
+		}
+	}
+}
+
+// arrival is a connection on a loop whose row is looked for. All but admission runs on the loop.
+type arrival struct {
+	sniffer
+	server *Server
+	sock   atomic.Pointer[reactor.Conn] // nil until the loop watches it
+	timer  reactor.Timer
+	soon   error // what the timer means
+}
+
+// acceptedSocket takes in a connection that a loop is to classify.
+func (s *Server) acceptedSocket(fd int, peer netip.AddrPort, l *Listener) {
+	if l.isBalancer(peer.Addr()) {
+		if nc, err := reactor.NetConn(fd); err == nil {
+			s.accepted(nc, l)
+		}
+		return
+	}
+	c := &Conn{client: peer, listener: l.Name, loop: s.opts.Loops.Next()}
+	a := &arrival{server: s, sniffer: s.newSniffer(c)}
+	c.arrival, a.timer.Owner = a, a
+	if refused := s.admit(c, c, false); refused != "" {
+		s.opts.Refused(Refusal{Cause: refused, Client: c.client, Listener: c.listener})
+		reactor.Reset(fd)
+		return
+	}
+	var until time.Time
+	until, a.soon = a.until()
+	if err := c.loop.Watch(fd, peer, a, &a.timer, until.Sub(a.start)); err != nil {
+		s.opts.Refused(Refusal{Cause: ClosedEarly, Client: c.client, Listener: c.listener, Err: err})
+		c.slot.free()
+		s.sniffing.done()
+		reactor.Reset(fd)
+		return
+	}
+	if c.Evicted() { // before it could be told so
+		c.abort()
+	}
+}
+
+// Watched implements reactor.Owner.
+func (a *arrival) Watched(c *reactor.Conn) {
+	a.c.nc = c
+	a.sock.Store(c)
+}
+
+// abort ends a connection that has to make room. One that is not watched yet has only just come.
+func (a *arrival) abort() {
+	if a.sock.Load() != nil {
+		a.refused(ClosedEarly, net.ErrClosed)
+	}
+}
+
+// Happened implements reactor.Owner: it reads what has arrived and decides.
+func (a *arrival) Happened(*reactor.Conn, reactor.Event) {
+	if len(a.c.prefix) >= sniffSize {
+		a.judged(errFull)
+		return
+	}
+	n, err := a.sock.Load().TryRead(a.c.grow())
+	a.c.took(n)
+	a.c.releaseEmpty()
+	if err != reactor.ErrWait {
+		a.judged(err)
+	}
+}
+
+// Expire is what the timer calls.
+func (a *arrival) Expire() {
+	if a.soon == nil {
+		a.soon = os.ErrDeadlineExceeded
+	}
+	a.judged(a.soon)
+}
+
+// judged acts on what a read, or the timer, has brought.
+func (a *arrival) judged(more error) {
+	row, cause, err := a.judge(more)
+	switch {
+	case cause != "":
+		a.refused(cause, err)
+	case row != "":
+		a.end()
+		a.server.classified(a.c, row)
+		a.server.serveOnLoop(a.c)
+	default:
+		a.c.tuck()
+		var until time.Time
+		until, a.soon = a.until()
+		a.c.loop.Set(&a.timer, time.Until(until))
+		if len(a.c.prefix) >= sniffSize { // nothing else would bring it up
+			a.judged(errFull)
+		}
+	}
+}
+
+// end lets the connection go.
+func (a *arrival) end() {
+	a.c.loop.Stop(&a.timer)
+	a.c.arrival = nil
+	a.sock.Load().Own(nil)
+}
+
+// refused ends a connection that does not become a session.
+func (a *arrival) refused(cause Cause, err error) {
+	a.end()
+	a.server.refuse(a.c, cause, err)
+	a.server.sniffing.done()
+}
+
+// serveOnLoop hands a classified connection to its handler, in a task of the loop or, by cmux, in a goroutine.
+func (s *Server) serveOnLoop(c *Conn) {
+	if s.opts.OnLoop != nil && s.opts.OnLoop(c) {
+		c.loop.Go(func() {
+			s.opts.Serve(c)
+		})
+		s.sniffing.done()
+		return
+	}
+	if err := c.LeaveLoop(); err != nil {
+		s.refuse(c, ClosedEarly, err)
+		s.sniffing.done()
+		return
+	}
+	go func() {
+		defer s.sniffing.done()
+		s.feedCmux(c)
+	}()
+}
+
+// tuckedSize is up to how many first bytes are kept without a sniff buffer.
+const tuckedSize = 64
+
+// tuck moves few first bytes of a client that lets us wait for more to a place of
+// their size: thousands of such clients must not hold thousands of buffers.
+func (c *Conn) tuck() {
+	if c.buf != nil && len(c.prefix) <= tuckedSize {
+		p := append(make([]byte, 0, len(c.prefix)), c.prefix...)
+		c.dropBuffer()
+		c.prefix = p
+	}
+}
