@@ -113,7 +113,8 @@ func (l *Loop) run() {
 
 // await looks for events, and waits for some if nothing else is to be done.
 func (l *Loop) await() {
-	if l.look() || len(l.again) > 0 {
+	if len(l.again) > 0 {
+		l.look()
 		return
 	}
 	l.mu.Lock()

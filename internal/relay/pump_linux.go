@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	minChunk = 64 << 10  // the least that a splice asks for
-	maxChunk = pipeSize  // the most
 	fairRoom = 256 << 10 // room in the destination that is worth a splice, though it is less than a third
 	fairTurn = 8         // how many steps a flow makes before others have their turn
 )
@@ -29,11 +27,10 @@ type looped struct {
 
 // pumped is what a flow on an event loop has besides.
 type pumped struct {
-	chunk  int32 // what a splice asks for: doubled while the destination takes it all, else halved; 0 is minChunk
-	bulk   bool  // splice, since reads fill the buffer
-	copies bool  // never splice: this socket cannot
-	joined bool  // counted as a user of the pipe pool
-	queued bool  // it has used up its turn and will get another one
+	bulk   bool // splice, since reads fill the buffer
+	copies bool // never splice: this socket cannot
+	joined bool // counted as a user of the pipe pool
+	queued bool // it has used up its turn and will get another one
 }
 
 // keepAlive is what a tunnel that has been quiet for a while sets on its target: probes as package net would
@@ -252,19 +249,17 @@ func (t *Tunnel) splice(d int) (outcome, error) {
 
 // roomFor says how much may be spliced; if the destination has no room it asks for an event and says no.
 func (t *Tunnel) roomFor(d int) (limit int, ok bool) {
-	f, to := &t.flows[d], t.socks[1-d]
-	f.chunk = max(f.chunk, minChunk)
+	to := t.socks[1-d]
 	room, writable, known := sendRoom(to.FD())
 	if known && !writable && room < fairRoom && !pollWritable(to.FD()) {
 		to.AwaitRoom() // if there is room by now the event comes at once
 		return 0, false
 	}
-	limit = int(f.chunk)
-	if known {
-		// The buffer is accounted with the kernel's overhead, some percent of the payload.
-		limit = min(limit, max(room-room/8, bufferSize))
+	if !known {
+		return pipeSize, true
 	}
-	return limit, true
+	// The buffer is accounted with the kernel's overhead, some percent of the payload.
+	return min(pipeSize, max(room-room/8, bufferSize)), true
 }
 
 // pour delivers the n bytes in a pipe. What the destination does not take is moved to memory, so that a
@@ -281,7 +276,6 @@ func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 	}
 	switch {
 	case n == 0:
-		f.chunk = min(maxChunk, 2*f.chunk)
 		pipes.put(p, 0)
 		return finished, nil
 	case err != reactor.ErrWait:
@@ -289,7 +283,6 @@ func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 		f.cut = true
 		return writeFailed, err
 	}
-	f.chunk = max(minChunk, f.chunk/2)
 	if f.pending, err = salvage(p, n); err != nil {
 		pipes.put(p, n)
 		f.cut = true
@@ -353,9 +346,10 @@ func (t *Tunnel) nextKeepAlive() time.Duration {
 	return keepAliveAfter
 }
 
-// hasReset reports whether the end of file of a direction hides a reset.
+// hasReset reports whether the end of file of a direction hides a reset. A side that has been told of the
+// other's end dies in order.
 func (t *Tunnel) hasReset(d int) bool {
-	return t.loop != nil && t.socks[d].HungUp() && isDead(t.socks[d])
+	return t.loop != nil && !t.told[d] && t.socks[d].HungUp() && isDead(t.socks[d])
 }
 
 // isLooped reports whether the tunnel is on a loop.
