@@ -48,6 +48,7 @@ var mayImport = map[string][]string{
 	"internal/target":      {},
 	"internal/relay":       {"internal/reactor"},
 	"internal/http1":       {},
+	"internal/nonblock":    {},
 	"internal/socks":       {},
 	"internal/clienthello": {},
 	"internal/resolve":     {},
@@ -70,7 +71,7 @@ var mayImport = map[string][]string{
 // handlerMayImport is what every protocol folder may import.
 var handlerMayImport = []string{
 	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/auth", "internal/target", "internal/upstream",
-	"internal/http1", "internal/socks", "internal/clienthello",
+	"internal/http1", "internal/nonblock", "internal/socks", "internal/clienthello",
 }
 
 func TestImportsRunOneWay(t *testing.T) {
