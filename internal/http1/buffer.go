@@ -23,6 +23,8 @@ func getBuffer(size int) []byte {
 	return largePool.Get().(*[largeBuffer]byte)[:]
 }
 
+func getSmall() []byte { return getBuffer(smallBuffer) }
+
 // putBuffer gives back what getBuffer returned; nothing may point into it any more.
 func putBuffer(b []byte) {
 	switch cap(b) {

@@ -10,7 +10,8 @@ import (
 // is something to read. It belongs to one goroutine at a time.
 type Reader struct {
 	src  io.Reader
-	buf  []byte // nil, or of the pool; buf[r:w] is unread
+	late LateReader // src, if it is one
+	buf  []byte     // nil, or of the pool; buf[r:w] is unread
 	r, w int
 	err  error // came together with bytes: the answer of the next fill
 	used int64
@@ -25,8 +26,15 @@ type Reader struct {
 	wantLarge bool
 	req       *Request // whose slices point into buf, or nil
 	resp      *Response
-	raw       rawWaiter
 	one       [1]byte
+}
+
+// LateReader is what a source may be so that it costs no buffer as long as it waits.
+type LateReader interface {
+	// ReadLate is one Read into a buffer that it gets once there is something to
+	// read, and returns. A buffer in which nothing was read it has put back. The error
+	// is errors.ErrUnsupported, nothing having been done, where it has to be a Read.
+	ReadLate(get func() []byte, put func([]byte)) (buf []byte, n int, err error)
 }
 
 // errNeedMore says that nothing is wrong with the bytes so far, but they do not
@@ -46,6 +54,7 @@ func (r *Reader) Reset(src io.Reader) {
 	r.Release()
 	trailers := r.body.trailers
 	*r = Reader{src: src}
+	r.late, _ = src.(LateReader)
 	r.body.done = true
 	r.body.trailers = trailers // for its memory
 }
@@ -66,8 +75,8 @@ func (r *Reader) Wait() error {
 		r.err = nil
 		return err
 	}
-	if r.waitRaw() {
-		return r.raw.take()
+	if ok, err := r.readLate(); ok {
+		return err
 	}
 	n, err := r.readOnce(r.one[:])
 	if n > 0 {
@@ -157,6 +166,11 @@ func (r *Reader) fill() error {
 		r.err = nil
 		return err
 	}
+	if r.buf == nil && !r.wantLarge {
+		if ok, err := r.readLate(); ok {
+			return err
+		}
+	}
 	r.makeRoom()
 	n, err := r.readOnce(r.buf[r.w:r.limit()])
 	r.w += n
@@ -165,6 +179,20 @@ func (r *Reader) fill() error {
 		return nil
 	}
 	return err
+}
+
+// readLate reads once into a buffer that is taken when there is something to read, where the
+// source can. Nothing is buffered, and no buffer held.
+func (r *Reader) readLate() (ok bool, err error) {
+	if r.late == nil {
+		return false, nil
+	}
+	buf, n, err := r.late.ReadLate(getSmall, putBuffer)
+	if n > 0 {
+		r.buf, r.r, r.w, r.err = buf, 0, n, err
+		return true, nil
+	}
+	return err != errors.ErrUnsupported, err
 }
 
 // limit returns up to where the buffer may be filled.
