@@ -27,6 +27,7 @@ func New(o Options) (*Policy, error) {
 	for i := range rules {
 		c := compiler{place: "rule[" + strconv.Itoa(i) + "]", load: load}
 		p.rules[i] = c.compile(&rules[i])
+		p.timed = p.timed || p.rules[i].time != nil
 		errs = multierror.Append(errs, c.faults...)
 	}
 	if err := errs.ErrorOrNil(); err != nil {

@@ -178,3 +178,28 @@ func TestStrings(t *testing.T) {
 		}
 	}
 }
+
+func TestLooksAtTime(t *testing.T) {
+	always, office := Rule{Action: Allow}, Rule{Action: Allow, Time: "Mon-Fri 08:00-18:00"}
+	for _, tt := range []struct {
+		name  string
+		rules []Rule
+		want  bool
+	}{
+		{"the defaults", nil, false},
+		{"no rule", []Rule{always, always}, false},
+		{"the last rule", []Rule{always, office}, true},
+		{"the first rule", []Rule{office, always}, true},
+	} {
+		p, err := New(Options{Rules: tt.rules})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.LooksAtTime(); got != tt.want {
+			t.Errorf("%s: LooksAtTime() = %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if (*Policy)(nil).LooksAtTime() {
+		t.Error("a policy that there is not looks at the time")
+	}
+}

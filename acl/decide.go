@@ -7,7 +7,11 @@ import "net/netip"
 type Policy struct {
 	rules    []rule
 	hasUsers bool
+	timed    bool // some rule looks at the time
 }
+
+// LooksAtTime reports whether some rule does, so that Request.Time has to be set.
+func (p *Policy) LooksAtTime() bool { return p != nil && p.timed }
 
 // Decide decides by name. needAddress is true when a rule that looks at the
 // target's address comes before the one that would decide, and the address

@@ -18,6 +18,9 @@ func (d *Dialer) Authorize(ctx context.Context, r acl.Request) (*Permit, error) 
 	return p, nil
 }
 
+// LooksAtTime reports whether the policy does, so that the Time of a request has to be set.
+func (d *Dialer) LooksAtTime() bool { return d.policy.LooksAtTime() }
+
 // authorize is Authorize; what it finds on its way is noted in x, unless that is nil.
 func (d *Dialer) authorize(ctx context.Context, r acl.Request, x *Explanation) (*Permit, *Error) {
 	if !r.Target.IsValid() {

@@ -70,15 +70,22 @@ func (p *Permit) Covers(a netip.AddrPort) bool { return p.pinned.covers(a) }
 // Key identifies connections that may be shared between permits: target, rule
 // and generation of the Dialer. It is an opaque string that is unlike that of any
 // other combination, and costs one allocation, so ask once.
-func (p *Permit) Key() string {
-	host, backend := p.target.Host(), p.Backend()
-	b := make([]byte, 0, 8+2+4+4+len(host)+len(backend)+len(p.decision.Rule))
+func (p *Permit) Key() string { return string(p.AppendKey(nil)) }
+
+// AppendKey appends the bytes of Key to b.
+func (p *Permit) AppendKey(b []byte) []byte {
+	backend := p.Backend()
 	b = binary.BigEndian.AppendUint64(b, p.generation)
 	b = binary.BigEndian.AppendUint16(b, p.target.Port())
-	b = binary.BigEndian.AppendUint32(b, uint32(len(host)))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(backend)))
-	b = append(b, host...)
+	lengthAt := len(b)
+	b = binary.BigEndian.AppendUint32(b, 0) // of the host
+	if a, ok := p.target.Addr(); ok {
+		b = a.AppendTo(b)
+	} else {
+		b = append(b, p.target.Host()...)
+	}
+	binary.BigEndian.PutUint32(b[lengthAt:], uint32(len(b)-lengthAt-4))
 	b = append(b, backend...)
-	b = append(b, p.decision.Rule...)
-	return string(b)
+	return append(b, p.decision.Rule...)
 }

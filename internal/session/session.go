@@ -37,15 +37,24 @@ type Session struct {
 	manager  *Manager
 	runtime  *Runtime
 	listener Listener
+	handler  Handler // of the row; nil is none
 	conn     *mux.Conn
 	record   Record
 	identity auth.Identity
+	asked    asked
+	finished bool        // the connection no longer counts as unfinished
 	target   net.Conn    // what Relay was given
 	leaving  bool        // LeaveLoop was called
 	resumed  bool        // its handler is called again
 	ended    bool        // the record is closed
 	idle     atomic.Bool // between two exchanges
 	tunnel   atomic.Pointer[relay.Tunnel]
+}
+
+// asked is the target that was asked for last: one client mostly asks for the same again.
+type asked struct {
+	target target.Target
+	text   string
 }
 
 // ID returns the session's identifier, the one in the access log.
@@ -61,8 +70,17 @@ func (s *Session) Timeouts() Timeouts { return s.runtime.Timeouts }
 // Established says that the handshake is over: the deadline on Conn is cleared
 // and the connection no longer counts as unfinished. Relay implies it.
 func (s *Session) Established() {
-	s.conn.Finished()
+	s.finishHandshake()
 	_ = s.conn.SetDeadline(time.Time{}) // fails only on a closed connection, which the next read tells
+}
+
+// finishHandshake says once that the connection no longer counts as unfinished: every
+// connection of the gateway counts under one lock.
+func (s *Session) finishHandshake() {
+	if !s.finished {
+		s.finished = true
+		s.conn.Finished()
+	}
 }
 
 // Loopback reports whether the listener is bound to loopback addresses alone,
@@ -211,8 +229,15 @@ func (s *Session) AuthorizeBackend(ctx context.Context, t target.Target, b *upst
 
 // request is what the policy is asked about this session.
 func (s *Session) request(t target.Target) acl.Request {
-	s.record.Target = t.String()
+	if s.asked.target != t || s.asked.text == "" {
+		s.asked = asked{target: t, text: t.String()}
+	}
+	s.record.Target = s.asked.text
 	client := s.conn.Client()
+	var now time.Time
+	if s.runtime.Egress.LooksAtTime() {
+		now = time.Now()
+	}
 	return acl.Request{
 		Client:      client.Addr(),
 		ClientPort:  client.Port(),
@@ -223,7 +248,7 @@ func (s *Session) request(t target.Target) acl.Request {
 		Listener:    s.conn.Listener(),
 		RequireUser: s.listener.RequireUser,
 		Target:      t,
-		Time:        time.Now(),
+		Time:        now,
 	}
 }
 
@@ -234,7 +259,7 @@ func (s *Session) permitted(p *egress.Permit, err error) (*egress.Permit, error)
 		s.failed(err)
 		return nil, err
 	}
-	s.conn.Finished()
+	s.finishHandshake()
 	s.record.Rule = p.Decision().Rule
 	return p, nil
 }
@@ -340,14 +365,16 @@ func (s *Session) End(err error) {
 
 // Handler returns the handler of this row in the session's own Runtime: after
 // Next it may be a newer one than the one that is running.
-func (s *Session) Handler() Handler { return s.runtime.Handlers[s.conn.Row()] }
+func (s *Session) Handler() Handler { return s.handler }
 
 // begin opens a record under rt.
 func (s *Session) begin(rt *Runtime) {
-	s.runtime = rt
-	if l, ok := rt.Listeners[s.conn.Listener()]; ok {
-		s.listener = l
-	} // else a reload took it away, and it keeps what it had
+	if rt != s.runtime {
+		if l, ok := rt.Listeners[s.conn.Listener()]; ok {
+			s.listener = l
+		} // else a reload took it away, and it keeps what it had
+		s.runtime, s.handler = rt, rt.Handlers[s.conn.Row()]
+	}
 	s.ended = false
 	s.identity = auth.Identity{}
 	s.record = Record{
