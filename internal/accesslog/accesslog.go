@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"polyport/internal/session"
@@ -57,6 +58,8 @@ const (
 	// latest after batchTime.
 	batch     = 32 << 10
 	batchTime = 200 * time.Millisecond
+	// maxSpare bounds the memory that is kept for lines to come, in bytes.
+	maxSpare = 4 * batch
 	// closeTime is how long Close waits for a writer that takes no lines.
 	closeTime = 5 * time.Second
 )
@@ -64,15 +67,12 @@ const (
 // Log writes lines. It is a session.Observer; its methods are safe for
 // concurrent use.
 type Log struct {
-	log *slog.Logger
+	log  *slog.Logger
+	form atomic.Pointer[form] // changed with mu held
 
-	mu      sync.Mutex
-	opts    Options
-	append  func([]byte, *session.Record, bool) []byte
-	record  session.Record // under way in append
-	pending []byte
-	lines   int    // in pending
-	dropped uint64 // since the last report
+	mu      sync.Mutex // held for moments: whoever waits for it is a session
+	pending pending
+	spare   []byte // what the lines after the next flush go into
 	closed  bool
 	wake    chan struct{} // something is pending
 	full    chan struct{} // a batch is pending
@@ -85,6 +85,20 @@ type Log struct {
 	torn    bool     // what was written last ends within a line, as on a disk that has run full
 	lost    uint64   // lines since then
 }
+
+// form is what decides how lines look and where they go.
+type form struct {
+	Options
+	append func([]byte, *session.Record, bool) []byte // nil writes nothing
+}
+
+// draft is a line that is being made.
+type draft struct {
+	record session.Record
+	line   []byte
+}
+
+var drafts = sync.Pool{New: func() any { return new(draft) }}
 
 var _ session.Observer = (*Log)(nil)
 
@@ -112,14 +126,15 @@ func (l *Log) Reconfigure(o Options) error {
 	if err != nil {
 		return err
 	}
-	l.flush() // what was written in the old form belongs to the old place
 	l.writing.Lock()
+	l.mu.Lock()
+	l.form.Store(&form{o, appendLine})
+	left := l.takePending()
+	l.mu.Unlock()
+	l.writeLines(left) // in the old form, which belongs to the old place
 	old := l.file
 	l.out, l.file, l.broken, l.torn = out, file, false, false
 	l.writing.Unlock()
-	l.mu.Lock()
-	l.opts, l.append = o, appendLine
-	l.mu.Unlock()
 	if old != nil {
 		return old.Close()
 	}
@@ -140,9 +155,7 @@ func open(o Options) (io.Writer, *os.File, error) {
 
 // Reopen opens the file again, after somebody has moved it away.
 func (l *Log) Reopen() error {
-	l.mu.Lock()
-	o := l.opts
-	l.mu.Unlock()
+	o := l.form.Load().Options
 	if o.Path == "" {
 		return nil
 	}
@@ -154,25 +167,43 @@ func (l *Log) SessionStarted(session.Record) {}
 
 // SessionEnded implements session.Observer. It writes nothing itself.
 func (l *Log) SessionEnded(r session.Record) {
+	d := drafts.Get().(*draft)
+	defer drafts.Put(d)
+	d.record = r // the parameter itself would move to the heap
+	for f := l.form.Load(); f.append != nil; {
+		d.line = f.append(d.line[:0], &d.record, f.RedactQuery)
+		now := l.add(d.line, f)
+		if now == f {
+			return
+		}
+		f = now
+	}
+}
+
+// add adds a line of the form f to what is pending, unless the form is another by now, which it
+// returns.
+func (l *Log) add(line []byte, f *form) *form {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.append == nil || l.closed {
-		return
+	if now := l.form.Load(); now != f {
+		return now
 	}
-	if len(l.pending) >= maxPending {
-		l.dropped++
-		return
-	}
-	was := len(l.pending)
-	l.record = r // the parameter itself would move to the heap
-	l.pending = l.append(l.pending, &l.record, l.opts.RedactQuery)
-	l.lines++
-	if was == 0 {
+	p := &l.pending
+	switch was := len(p.text); {
+	case l.closed:
+		return f
+	case was >= maxPending:
+		p.dropped++
+		return f
+	case was == 0:
 		signal(l.wake)
 	}
-	if len(l.pending) >= batch {
+	p.text = append(p.text, line...)
+	p.lines++
+	if len(p.text) >= batch {
 		signal(l.full)
 	}
+	return f
 }
 
 func signal(c chan struct{}) {
@@ -206,7 +237,7 @@ func (l *Log) write() {
 func (l *Log) gathers() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.opts.Path != "" && !l.closed && len(l.pending) < batch
+	return l.form.Load().Path != "" && !l.closed && len(l.pending.text) < batch
 }
 
 func (l *Log) isClosed() bool {
@@ -215,16 +246,36 @@ func (l *Log) isClosed() bool {
 	return l.closed
 }
 
-// flush writes what is pending, whole lines in one write.
+// flush writes what is pending.
 func (l *Log) flush() {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	l.mu.Lock()
-	b, lines, dropped := l.pending, l.lines, l.dropped
-	l.pending, l.lines, l.dropped = spare(b), 0, 0
+	p := l.takePending()
 	l.mu.Unlock()
-	if dropped > 0 {
-		l.log.Error("the access log is slower than the sessions; lines were dropped", slog.Uint64("lines", dropped))
+	l.writeLines(p)
+}
+
+// pending are lines that are on their way.
+type pending struct {
+	text    []byte
+	lines   int
+	dropped uint64 // since the last report
+}
+
+// takePending takes what is pending. l.mu is held.
+func (l *Log) takePending() pending {
+	p := l.pending
+	l.pending, l.spare = pending{text: l.spare[:0]}, nil
+	return p
+}
+
+// writeLines writes whole lines in one write. l.writing is held.
+func (l *Log) writeLines(p pending) {
+	defer l.keep(p.text)
+	b, lines := p.text, p.lines
+	if p.dropped > 0 {
+		l.log.Error("the access log is slower than the sessions; lines were dropped", slog.Uint64("lines", p.dropped))
 	}
 	if len(b) == 0 || l.out == nil {
 		return
@@ -253,12 +304,14 @@ func (l *Log) mend() error {
 	return err
 }
 
-// spare is a buffer for the lines to come: about as large as what came last.
-func spare(b []byte) []byte {
-	if len(b) == 0 {
-		return b
+// keep keeps the memory of lines that were written for lines to come, unless it is
+// what a flood has left behind.
+func (l *Log) keep(b []byte) {
+	if cap(b) <= maxSpare {
+		l.mu.Lock()
+		l.spare = b
+		l.mu.Unlock()
 	}
-	return make([]byte, 0, min(cap(b), 2*batch))
 }
 
 // failed counts lines that could not be written, and says so once until it

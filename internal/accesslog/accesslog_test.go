@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -312,7 +313,7 @@ func TestSlowWriterDropsAndSaysSo(t *testing.T) {
 		l.SessionEnded(rec) // nobody reads yet: this must not block
 	}
 	l.mu.Lock()
-	dropped := l.dropped
+	dropped := l.pending.dropped
 	l.mu.Unlock()
 	read := make(chan int)
 	go func() {
@@ -346,6 +347,58 @@ func TestOffWritesNothing(t *testing.T) {
 	l.SessionEnded(full())
 	if err := l.Close(); err != nil || b.Len() != 0 {
 		t.Errorf("wrote %q, %v", b.String(), err)
+	}
+}
+
+// TestNumbers: what is formatted by hand reads as package time and strconv write it.
+func TestNumbers(t *testing.T) {
+	begin := time.Date(2026, 3, 1, 11, 59, 59, 999_499_999, time.FixedZone("", 3600))
+	for d := time.Duration(0); d < 48*time.Hour; d = d*2 + 1_234_567 {
+		at := begin.Add(d)
+		if got, want := string(appendTime(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000Z07:00"); got != want {
+			t.Errorf("time %s, want %s", got, want)
+		}
+		if got, want := string(appendSeconds(nil, d)), strconv.FormatFloat(d.Seconds(), 'f', 6, 64); got != want {
+			t.Errorf("%v is %s seconds, want %s", d, got, want)
+		}
+	}
+}
+
+// TestReconfigureUnderWay: no line of the old form comes to the new place.
+func TestReconfigureUnderWay(t *testing.T) {
+	dir := t.TempDir()
+	l, err := New(Options{Format: JSON, Path: filepath.Join(dir, "json")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				l.SessionEnded(full())
+			}
+		}
+	}()
+	for range 20 {
+		for _, f := range []Format{Squid, JSON} {
+			if err := l.Reconfigure(Options{Format: f, Path: filepath.Join(dir, string(f))}); err != nil {
+				t.Error(err)
+			}
+			l.SessionEnded(full()) // whenever the other goroutine runs
+		}
+	}
+	close(stop)
+	<-stopped
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, string(Squid)))
+	if err != nil || len(text) == 0 || bytes.Contains(text, []byte{'{'}) {
+		t.Errorf("the file of the other form has %d bytes, JSON among them %v; %v", len(text), bytes.Contains(text, []byte{'{'}), err)
 	}
 }
 

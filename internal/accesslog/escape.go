@@ -36,14 +36,19 @@ func redacted(u string, redact bool) string {
 func appendJSONString(b []byte, s string) []byte {
 	s = cut(s)
 	b = append(b, '"')
-	for i := 0; i < len(s); {
+	plain := 0
+	for plain < len(s) && isPlain(s[plain]) {
+		plain++
+	}
+	b = append(b, s[:plain]...)
+	for i := plain; i < len(s); {
 		c := s[i]
 		switch {
+		case isPlain(c):
+			b = append(b, c)
+			i++
 		case c == '"' || c == '\\':
 			b = append(b, '\\', c)
-			i++
-		case c >= ' ' && c < 0x7f:
-			b = append(b, c)
 			i++
 		case c < utf8.RuneSelf:
 			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
@@ -56,6 +61,9 @@ func appendJSONString(b []byte, s string) []byte {
 	}
 	return append(b, '"')
 }
+
+// isPlain reports whether c stands for itself in a JSON string.
+func isPlain(c byte) bool { return c >= ' ' && c < 0x7f && c != '"' && c != '\\' }
 
 // appendRune appends a rune beyond ASCII; those that move text about on a
 // screen are escaped.

@@ -8,42 +8,42 @@ import (
 	"polyport/internal/session"
 )
 
-// jsonTime is RFC 3339 with milliseconds: it sorts as text.
-const jsonTime = "2006-01-02T15:04:05.000Z07:00"
-
-// line appends "key":value pairs to a JSON object.
+// line appends ,"key":value pairs to a JSON object. Keys come with all their punctuation.
 type line struct{ b []byte }
-
-func (l *line) key(k string) {
-	l.b = append(l.b, ',', '"')
-	l.b = append(l.b, k...)
-	l.b = append(l.b, '"', ':')
-}
 
 func (l *line) str(k, v string) {
 	if v != "" {
-		l.key(k)
-		l.b = appendJSONString(l.b, v)
+		l.b = appendJSONString(append(l.b, k...), v)
 	}
 }
 
-func (l *line) num(k string, v int64) {
-	l.key(k)
-	l.b = strconv.AppendInt(l.b, v, 10)
-}
+func (l *line) num(k string, v int64) { l.b = strconv.AppendInt(append(l.b, k...), v, 10) }
 
-func (l *line) seconds(k string, d time.Duration) {
-	l.key(k)
-	l.b = strconv.AppendFloat(l.b, d.Seconds(), 'f', 6, 64)
-}
+func (l *line) seconds(k string, d time.Duration) { l.b = appendSeconds(append(l.b, k...), d) }
 
 func (l *line) addr(k string, ap netip.AddrPort) {
 	if ap.IsValid() {
-		l.key(k)
+		l.b = append(l.b, k...)
 		l.b = append(l.b, '"')
 		l.b = ap.AppendTo(l.b)
 		l.b = append(l.b, '"')
 	}
+}
+
+// appendTime appends RFC 3339 with milliseconds, in UTC: it sorts as text.
+func appendTime(b []byte, t time.Time) []byte {
+	b = t.UTC().AppendFormat(b, time.RFC3339) // of all layouts the one that costs little
+	b = append(b[:len(b)-len("Z")], '.')
+	b = appendPadded(b, int64(t.Nanosecond())/1e6, 3, '0')
+	return append(b, 'Z')
+}
+
+// appendSeconds appends d, which is not negative, in seconds to the microsecond.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	us := d.Round(time.Microsecond).Microseconds()
+	b = strconv.AppendInt(b, us/1e6, 10)
+	b = append(b, '.')
+	return appendPadded(b, us%1e6, 6, '0')
 }
 
 // end returns when a session ended.
@@ -53,33 +53,33 @@ func end(r *session.Record) time.Time { return r.Start.Add(r.Duration) }
 // without a value are left out.
 func appendJSON(b []byte, r *session.Record, redact bool) []byte {
 	b = append(b, `{"time":"`...)
-	b = end(r).UTC().AppendFormat(b, jsonTime)
+	b = appendTime(b, end(r))
 	l := line{append(b, `","level":"INFO","msg":"session end"`...)}
-	l.str("id", r.ID)
-	l.str("protocol", r.Protocol)
-	l.str("listener", r.Listener)
-	l.addr("client", r.Client)
-	l.str("identity", r.Identity)
-	l.str("user_id", r.UserID)
-	l.str("method", r.Method)
-	l.str("version", r.Version)
-	l.str("target", r.Target)
-	l.str("url", redacted(r.URL, redact))
-	l.addr("address", r.Address)
-	l.str("backend", r.Backend)
-	l.str("rule", r.Rule)
-	l.str("reason", r.Reason)
+	l.str(`,"id":`, r.ID)
+	l.str(`,"protocol":`, r.Protocol)
+	l.str(`,"listener":`, r.Listener)
+	l.addr(`,"client":`, r.Client)
+	l.str(`,"identity":`, r.Identity)
+	l.str(`,"user_id":`, r.UserID)
+	l.str(`,"method":`, r.Method)
+	l.str(`,"version":`, r.Version)
+	l.str(`,"target":`, r.Target)
+	l.str(`,"url":`, redacted(r.URL, redact))
+	l.addr(`,"address":`, r.Address)
+	l.str(`,"backend":`, r.Backend)
+	l.str(`,"rule":`, r.Rule)
+	l.str(`,"reason":`, r.Reason)
 	if r.Status != 0 {
-		l.num("status", int64(r.Status))
+		l.num(`,"status":`, int64(r.Status))
 	}
-	l.num("bytes_from_client", r.BytesFromClient)
-	l.num("bytes_from_target", r.BytesFromTarget)
+	l.num(`,"bytes_from_client":`, r.BytesFromClient)
+	l.num(`,"bytes_from_target":`, r.BytesFromTarget)
 	if r.Setup > 0 {
-		l.seconds("setup_s", r.Setup)
+		l.seconds(`,"setup_s":`, r.Setup)
 	}
-	l.seconds("duration_s", r.Duration)
+	l.seconds(`,"duration_s":`, r.Duration)
 	if r.Err != nil {
-		l.str("err", r.Err.Error())
+		l.str(`,"err":`, r.Err.Error())
 	}
 	return append(l.b, '}', '\n')
 }
