@@ -114,10 +114,13 @@ func (c *client) stopUpload() (running bool) {
 		return false
 	}
 	c.t.upload = nil
-	if running = !u.isDone(); running {
+	switch running = !u.isDone(); {
+	case running:
 		c.stopReads()
 		c.t.origin.abort()
 		<-u.done
+	case u.err != nil && !isWriteError(u.err):
+		c.t.origin.abort() // the upload is about to: whoever closes it must not come first
 	}
 	if u.panic != "" {
 		panic(u.panic)
