@@ -18,6 +18,15 @@ import (
 
 // BenchmarkGet is one client that asks for 1 KiB again and again over connections that are kept.
 func BenchmarkGet(b *testing.B) {
+	get := newGetter(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		get()
+	}
+}
+
+// newGetter returns what makes a client ask for 1 KiB over connections that are kept.
+func newGetter(b testing.TB) (get func()) {
 	policy, err := acl.New(acl.Options{Rules: []acl.Rule{{Name: "loopback", Action: acl.Allow, Target: []string{"127.0.0.0/8"}}}})
 	if err != nil {
 		b.Fatal(err)
@@ -27,7 +36,6 @@ func BenchmarkGet(b *testing.B) {
 		b.Fatal(err)
 	}
 	h := rows[0].Handler.(*handler)
-	defer h.Retire()
 	m := session.NewManager(&session.Runtime{
 		Policy: policy, Egress: egress.New(egress.Options{Policy: policy}),
 		Handlers:  map[string]session.Handler{rowHTTP: h},
@@ -39,7 +47,6 @@ func BenchmarkGet(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer ln.Close()
 	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n" + strings.Repeat("x", 1024))
 	go func() {
 		for {
@@ -57,8 +64,14 @@ func BenchmarkGet(b *testing.B) {
 	request := []byte("GET http://" + ln.Addr().String() + "/page?x=1 HTTP/1.1\r\nHost: " + ln.Addr().String() +
 		"\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n")
 	got := make([]byte, 4096)
-	b.ReportAllocs()
-	for b.Loop() {
+	b.Cleanup(func() {
+		client.Close()
+		<-served
+		m.Drain(context.Background())
+		h.Retire()
+		ln.Close()
+	})
+	return func() {
 		if _, err := client.Write(request); err != nil {
 			b.Fatal(err)
 		}
@@ -68,13 +81,10 @@ func BenchmarkGet(b *testing.B) {
 				b.Fatal(err)
 			}
 			if head := bytes.Index(got[:n], []byte("\r\n\r\n")); head > 0 && n == head+4+1024 {
-				break
+				return
 			}
 		}
 	}
-	client.Close()
-	<-served
-	m.Drain(context.Background())
 }
 
 func answerForever(c net.Conn, answer []byte) {

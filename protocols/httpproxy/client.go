@@ -29,6 +29,8 @@ type client struct {
 	ownedBy     string  // the identity that it was authenticated under
 	basic       credentials
 	dest        destination
+	key         string // of the permit
+	keyBytes    []byte // what it was made of
 
 	// What must be known of a request once its fields are gone.
 	t transfer
@@ -50,10 +52,12 @@ const (
 )
 
 func newClient(h *handler, s *session.Session) *client {
-	c := &client{h: h, s: s, stream: stream{conn: s.Conn()}}
+	c := &client{h: h, s: s}
+	c.conn = s.Conn()
 	// The session has set this very deadline already, for both directions.
 	d := s.Timeouts().Handshake
 	c.rd.total(d)
+	c.rd.settle(now())
 	c.rd.armed = c.rd.until
 	c.wr.each(d)
 	c.wr.armed = c.rd.until
@@ -112,7 +116,7 @@ func (c *client) next(err error) bool {
 	if c.r.Buffered() == 0 {
 		c.s.End(err)
 		c.rd.total(c.s.Timeouts().KeepAlive)
-		if c.await(c.r.Wait) != nil {
+		if c.r.Wait() != nil {
 			return false // the client has gone, or has been idle for too long
 		}
 		err = nil

@@ -15,6 +15,16 @@ type destination struct {
 	target    target.Target
 	host      string // the Host field: the normal form, without port 80
 	base      string // the URI up to its path
+	url       string // the whole URI, as it was asked for last
+}
+
+// url is the URI that is asked for, in its normal form, for the record.
+func (c *client) url() string {
+	d, rest := &c.dest, c.req.Target.PathQuery
+	if len(d.url) != len(d.base)+len(rest) || d.url[len(d.base):] != string(rest) {
+		d.url = d.base + string(rest)
+	}
+	return d.url
 }
 
 var errScheme = errors.New("only http:// URIs are fetched here; for https and everything else send CONNECT host:port")

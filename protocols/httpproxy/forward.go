@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	"polyport/internal/egress"
 	"polyport/internal/http1"
 )
 
@@ -13,7 +14,7 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 	if err := c.locate(); err != nil {
 		return c.refuse(badRequest(err))
 	}
-	c.s.SetURL(c.dest.base + string(c.req.Target.PathQuery))
+	c.s.SetURL(c.url())
 	if r := c.examine(); r != nil {
 		return c.refuse(r)
 	}
@@ -28,9 +29,18 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 	if c.t.forwards == 0 && c.lastHop() {
 		return c.answerLastHop()
 	}
-	c.t.permit, c.t.key = permit, permit.Key()
+	c.t.permit, c.t.key = permit, c.keyOf(permit)
 	c.strip()
 	return c.send()
+}
+
+// keyOf returns the key of permit: the string of the exchange before where it is the same.
+func (c *client) keyOf(permit *egress.Permit) string {
+	c.keyBytes = permit.AppendKey(c.keyBytes[:0])
+	if string(c.keyBytes) != c.key {
+		c.key = string(c.keyBytes)
+	}
+	return c.key
 }
 
 // examine checks what a proxy has to check of a request before it forwards it,

@@ -24,12 +24,15 @@ type origin struct {
 
 	// In the pool:
 	idleSince time.Time
+	ring      *ring // of its key
 	links     [2]links
 }
 
 // newOrigin makes an origin of a connection that has just been dialled.
 func newOrigin(conn net.Conn, key string) *origin {
-	o := &origin{stream: stream{conn: conn}, key: key}
+	o := &origin{key: key}
+	o.conn = conn
+	o.openSocket()
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		o.tcp = tcp
 	}

@@ -5,6 +5,8 @@ package httpproxy
 import (
 	"net"
 	"syscall"
+
+	"polyport/internal/nonblock"
 )
 
 // peeker looks into a socket's receive buffer. It is made once per connection.
@@ -32,11 +34,11 @@ func (p *peeker) peek(c *net.TCPConn) peeked {
 }
 
 func (p *peeker) lookAt(fd uintptr) {
-	n, _, err := syscall.Recvfrom(int(fd), p.buffer[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	n, errno := nonblock.Peek(fd, p.buffer[:])
 	switch {
-	case err == syscall.EAGAIN || err == syscall.EINTR:
+	case errno == syscall.EAGAIN:
 		p.found = peekQuiet
-	case err != nil:
+	case errno != 0:
 	case n > 0:
 		p.found = peekBytes
 	default:

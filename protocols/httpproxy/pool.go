@@ -48,6 +48,19 @@ func (r *ring) push(w which, o *origin) {
 	r.count++
 }
 
+// ringFor returns the ring of a key, which may be empty until something is put there.
+func (p *pool) ringFor(key string) *ring {
+	r := p.byKey[key]
+	if r == nil {
+		if r = p.spare; r == nil {
+			r = new(ring)
+		}
+		p.spare = nil
+		p.byKey[key] = r
+	}
+	return r
+}
+
 // remove takes o out.
 func (r *ring) remove(w which, o *origin) {
 	l := o.links[w]
@@ -73,7 +86,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	retired bool
-	byKey   map[string]ring // one for each key that has connections
+	byKey   map[string]*ring // one for each key that has connections
+	spare   *ring            // an empty one, for the next key
 	all     ring
 	timer   *time.Timer // nil until first needed
 	ticking bool
@@ -89,7 +103,7 @@ func newPool(o poolOptions) *pool {
 	if o.idleTime == 0 {
 		o.idleTime = 30 * time.Second
 	}
-	return &pool{o: o, byKey: map[string]ring{}}
+	return &pool{o: o, byKey: map[string]*ring{}}
 }
 
 // get takes out a live connection that may be used under permit, whose key is
@@ -109,7 +123,11 @@ func (p *pool) get(permit *egress.Permit, key string, maxIdle time.Duration) *or
 func (p *pool) take(permit *egress.Permit, key string, maxIdle time.Duration) *origin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for o := p.byKey[key].newest; o != nil; o = o.links[ofKey].older {
+	ring := p.byKey[key]
+	if ring == nil {
+		return nil
+	}
+	for o := ring.newest; o != nil; o = o.links[ofKey].older {
 		if maxIdle > 0 && time.Since(o.idleSince) > maxIdle {
 			return nil // and all that follow are older
 		}
@@ -127,6 +145,7 @@ func (p *pool) put(o *origin) {
 	o.watcher = nil
 	o.r.Release()
 	o.w.Release()
+	o.idleSince, o.reused = time.Now(), true // not with the lock held, for which others wait
 	out := p.insert(o)
 	if out != nil {
 		out.close()
@@ -140,7 +159,7 @@ func (p *pool) insert(o *origin) (out *origin) {
 	if p.retired {
 		return o
 	}
-	ring := p.byKey[o.key]
+	ring := p.ringFor(o.key)
 	switch {
 	case ring.count >= p.o.perKey:
 		out = ring.oldest
@@ -149,11 +168,10 @@ func (p *pool) insert(o *origin) (out *origin) {
 	}
 	if out != nil {
 		p.remove(out)
-		ring = p.byKey[o.key]
+		ring = p.ringFor(o.key) // that may have been its last
 	}
-	o.idleSince, o.reused = time.Now(), true
 	ring.push(ofKey, o)
-	p.byKey[o.key] = ring
+	o.ring = ring
 	p.all.push(ofAll, o)
 	p.tick()
 	return out
@@ -161,12 +179,11 @@ func (p *pool) insert(o *origin) (out *origin) {
 
 // remove takes o out of both of its rings.
 func (p *pool) remove(o *origin) {
-	ring := p.byKey[o.key]
-	if ring.remove(ofKey, o); ring.count == 0 {
+	if o.ring.remove(ofKey, o); o.ring.count == 0 {
 		delete(p.byKey, o.key)
-	} else {
-		p.byKey[o.key] = ring
+		p.spare = o.ring
 	}
+	o.ring = nil
 	p.all.remove(ofAll, o)
 }
 

@@ -87,6 +87,7 @@ func setSpliceDeadlines(dst, src *stream, last, tick time.Time) (writeUntil time
 		return writeUntil, &http1.WriteError{Err: err}
 	}
 	src.rd.armed = time.Time{} // so that arm sets it
+	src.rd.due = false
 	src.rd.until = readUntil
 	return writeUntil, src.rd.arm(src.conn.SetReadDeadline, time.Time{})
 }

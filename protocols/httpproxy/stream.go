@@ -9,46 +9,60 @@ import (
 )
 
 // clock bounds how long one direction of a connection may wait. The deadline of
-// the connection itself is moved only when it fires or lies too late: a request
-// on a busy connection moves none.
+// the connection itself is moved only when it fires or lies too late, and nobody
+// looks at the time before there is a wait: a request on a busy connection does neither.
 type clock struct {
 	until time.Time // when the wait under way is over; zero is never
 	// idle, when not 0, makes each Read or Write a wait of its own of this length
 	// (negative: without end) instead of one until the time above.
-	idle    time.Duration
+	idle time.Duration
+	// due says that the time above is still to be set, to span from now.
+	due     bool
+	span    time.Duration
+	begun   bool        // the Read or Write under way has had to wait
 	armed   time.Time   // the connection's deadline; zero is none
 	stopped atomic.Bool // stop was called: every wait is over
 }
 
-// total makes all that follows one wait of d; negative is without end.
-func (c *clock) total(d time.Duration) {
-	c.idle, c.until = 0, time.Time{}
-	if d >= 0 {
-		c.until = time.Now().Add(d)
-	}
-}
+// total makes all that follows one wait of d; negative is without end. It counts from
+// when there is first something to wait for.
+func (c *clock) total(d time.Duration) { c.idle, c.due, c.span = 0, true, d }
 
 // each makes every Read or Write that follows a wait of d; negative is without end.
-func (c *clock) each(d time.Duration) { c.idle = d }
+func (c *clock) each(d time.Duration) { c.idle, c.due = d, false }
 
-// begin notes that a Read or Write begins.
+// begin notes that a Read or Write begins to wait.
 func (c *clock) begin(now time.Time) {
-	switch {
-	case c.idle > 0:
-		c.until = now.Add(c.idle)
-	case c.idle < 0:
-		c.until = time.Time{}
+	c.begun = true
+	if c.idle != 0 {
+		c.due, c.span = true, c.idle
+	}
+	c.settle(now)
+}
+
+// settle makes a wait that is due end at a time.
+func (c *clock) settle(now time.Time) {
+	if !c.due {
+		return
+	}
+	c.due, c.until = false, time.Time{}
+	if c.span >= 0 {
+		c.until = now.Add(c.span)
 	}
 }
 
 // over reports whether the wait under way is over.
 func (c *clock) over(now time.Time) bool {
+	c.settle(now)
 	return c.stopped.Load() || !c.until.IsZero() && !now.Before(c.until)
 }
 
 // arm makes sure that the connection's deadline fires at the end of the wait, or
 // earlier. next, when not 0, is when it has to fire at the latest.
 func (c *clock) arm(set func(time.Time) error, next time.Time) error {
+	if c.due {
+		c.settle(time.Now())
+	}
 	want := c.until
 	if !next.IsZero() && (want.IsZero() || next.Before(want)) {
 		want = next
@@ -91,8 +105,11 @@ type watcher interface {
 type stream struct {
 	conn    net.Conn
 	rd, wr  clock
-	watcher watcher     // nil is none
-	reading atomic.Bool // a Read is under way
+	watcher watcher                // nil is none
+	next    time.Time              // when to ask the watcher, once a Read waits
+	reading atomic.Bool            // a Read has to wait
+	wrote   bool                   // conn knows that something was written
+	socket  atomic.Pointer[socket] // conn itself, once nothing lies between; nil before
 }
 
 // firstWatch is how long a Read waits before the watcher is asked: long enough
@@ -101,15 +118,15 @@ const firstWatch = time.Second
 
 // Read implements io.Reader.
 func (s *stream) Read(p []byte) (int, error) {
-	s.reading.Store(true)
-	defer s.reading.Store(false)
-	now := time.Now()
-	s.rd.begin(now)
-	var next time.Time
-	if s.watcher != nil {
-		next = now.Add(firstWatch)
+	if len(p) == 0 {
+		return 0, nil
 	}
-	if err := s.rd.arm(s.conn.SetReadDeadline, next); err != nil {
+	if k := s.openSocket(); k != nil {
+		return k.read(p)
+	}
+	s.rd.begun = false
+	defer s.endRead()
+	if err := s.beginRead(); err != nil {
 		return 0, err
 	}
 	for {
@@ -117,29 +134,57 @@ func (s *stream) Read(p []byte) (int, error) {
 		if n > 0 || err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if next, err = s.readFired(next); err != nil {
+		if err := s.readFired(); err != nil {
 			return 0, err
 		}
 	}
 }
 
+// beginRead begins the wait of a Read.
+func (s *stream) beginRead() error {
+	s.startWatch(time.Now())
+	return s.rd.arm(s.conn.SetReadDeadline, s.next)
+}
+
+func (s *stream) startWatch(now time.Time) {
+	s.reading.Store(true)
+	s.rd.begin(now)
+	s.next = time.Time{}
+	if s.watcher != nil {
+		s.next = now.Add(firstWatch)
+	}
+}
+
+// endRead ends the wait of a Read, if there was one.
+func (s *stream) endRead() {
+	if s.rd.begun {
+		s.reading.Store(false)
+	}
+}
+
 // readFired decides whether a Read whose deadline has fired goes on.
-func (s *stream) readFired(next time.Time) (time.Time, error) {
+func (s *stream) readFired() error {
 	now := time.Now()
-	if s.watcher != nil && (!now.Before(next) || s.rd.over(now)) {
+	switch {
+	case !s.rd.begun:
+		s.startWatch(now) // it was the deadline of an earlier wait
+	case s.watcher != nil && (!now.Before(s.next) || s.rd.over(now)):
 		var err error
-		if next, err = s.watcher.watch(now); err != nil {
-			return next, err
+		if s.next, err = s.watcher.watch(now); err != nil {
+			return err
 		}
 	}
-	return next, s.rd.rearm(now, s.conn.SetReadDeadline, next)
+	return s.rd.rearm(now, s.conn.SetReadDeadline, s.next)
 }
 
 // Write implements io.Writer. A peer that takes some bytes now and then is not
 // idle: each part that it takes begins a wait of its own.
 func (s *stream) Write(p []byte) (int, error) {
-	s.wr.begin(time.Now())
-	if err := s.wr.arm(s.conn.SetWriteDeadline, time.Time{}); err != nil {
+	if k := s.socket.Load(); k != nil && s.wrote {
+		return k.write(p)
+	}
+	s.wrote = true
+	if err := s.beginWrite(); err != nil {
 		return 0, err
 	}
 	total := 0
@@ -149,14 +194,26 @@ func (s *stream) Write(p []byte) (int, error) {
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return total, err
 		}
-		now := time.Now()
-		if n > 0 {
-			s.wr.begin(now)
-		}
-		if err := s.wr.rearm(now, s.conn.SetWriteDeadline, time.Time{}); err != nil {
+		if err := s.writeFired(n > 0); err != nil {
 			return total, err
 		}
 	}
+}
+
+// beginWrite begins the wait of a Write.
+func (s *stream) beginWrite() error {
+	s.wr.begin(time.Now())
+	return s.wr.arm(s.conn.SetWriteDeadline, time.Time{})
+}
+
+// writeFired decides whether a Write whose deadline has fired goes on. anew says that
+// a wait begins: bytes went out since the last one, or there was none.
+func (s *stream) writeFired(anew bool) error {
+	now := time.Now()
+	if anew {
+		s.wr.begin(now)
+	}
+	return s.wr.rearm(now, s.conn.SetWriteDeadline, time.Time{})
 }
 
 // RawTCP returns the bare TCP connection, if there is one and nothing of it lies
@@ -169,23 +226,6 @@ func (s *stream) RawTCP() (*net.TCPConn, bool) {
 		return c.RawTCP()
 	}
 	return nil, false
-}
-
-// await calls wait, which waits for the connection to become readable, until it
-// returns something else than that a deadline has fired too early.
-func (s *stream) await(wait func() error) error {
-	for {
-		if err := s.rd.arm(s.conn.SetReadDeadline, time.Time{}); err != nil {
-			return err
-		}
-		err := wait()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return err
-		}
-		if err := s.rd.rearm(time.Now(), s.conn.SetReadDeadline, time.Time{}); err != nil {
-			return err
-		}
-	}
 }
 
 // stopReads ends a Read that waits, and all that follow.

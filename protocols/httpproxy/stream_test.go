@@ -178,21 +178,3 @@ func TestWatcher(t *testing.T) {
 		}
 	})
 }
-
-func TestAwait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s, _ := pipe(t)
-		s.rd.total(time.Second)
-		s.rd.arm(s.conn.SetReadDeadline, time.Time{})
-		s.rd.total(time.Minute) // the connection's deadline is too early now
-		begin, waits := time.Now(), 0
-		err := s.await(func() error {
-			waits++
-			_, err := s.conn.Read(make([]byte, 1))
-			return err
-		})
-		if took := time.Since(begin); !errors.Is(err, os.ErrDeadlineExceeded) || took != time.Minute || waits != 2 {
-			t.Errorf("await returned %v after %v and %d waits; want the deadline after a minute and 2", err, took, waits)
-		}
-	})
-}
