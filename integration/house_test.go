@@ -66,6 +66,16 @@ var mayImport = map[string][]string{
 	"protocols":      {"protocols/spec", "protocols/raw", "protocols/httpproxy", "protocols/socks4", "protocols/socks5", "protocols/tls", "protocols/reject"},
 	"protocols/spec": {"mux", "internal/session", "internal/upstream"},
 	"integration":    {},
+
+	// The benchmark runs the built binary and sees nothing of what is in it; nothing of the gateway sees the benchmark.
+	"bench":           {"bench/load", "bench/loopback", "bench/measure", "bench/origin", "bench/peer", "bench/report", "bench/yardstick"},
+	"bench/load":      {"bench/loopback", "bench/measure", "bench/origin"},
+	"bench/loopback":  {},
+	"bench/measure":   {},
+	"bench/origin":    {"bench/loopback"},
+	"bench/peer":      {"bench/load", "bench/loopback"},
+	"bench/report":    {"bench/measure"},
+	"bench/yardstick": {"bench/loopback"},
 }
 
 // handlerMayImport is what every protocol folder may import.

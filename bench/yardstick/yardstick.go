@@ -1,0 +1,82 @@
+// Package yardstick is the least that a proxy can be: SOCKS5 CONNECT (RFC 1928)
+// to loopback IPv4 literals, two goroutines and io.Copy, which splices on
+// Linux. No policy, no names, no deadlines: it is measured against, not used.
+package yardstick
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+
+	"polyport/bench/loopback"
+)
+
+// Serve serves clients until l is closed.
+func Serve(l net.Listener) { loopback.Serve(l, serve) }
+
+func serve(c *net.TCPConn) {
+	defer c.Close()
+	target, err := open(c)
+	if err != nil {
+		return
+	}
+	defer target.Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		pass(target, c)
+	}()
+	pass(c, target)
+	<-done
+}
+
+// pass moves bytes until src ends and passes the end on.
+func pass(dst, src *net.TCPConn) {
+	if _, err := io.Copy(dst, src); err != nil {
+		// A reset ends both ways, or the other goroutine would wait for ever.
+		dst.Close()
+		src.Close()
+		return
+	}
+	dst.CloseWrite()
+}
+
+func open(c *net.TCPConn) (*net.TCPConn, error) {
+	addr, err := readRequest(c)
+	if err != nil {
+		return nil, err
+	}
+	target, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
+		target.Close()
+		return nil, err
+	}
+	return target, nil
+}
+
+// readRequest reads methods and request (RFC 1928 sections 3 and 4).
+func readRequest(c io.ReadWriter) (netip.AddrPort, error) {
+	var b [257]byte
+	if _, err := io.ReadFull(c, b[:2]); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if _, err := io.ReadFull(c, b[2:2+int(b[1])]); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if _, err := c.Write([]byte{5, 0}); err != nil {
+		return netip.AddrPort{}, err
+	}
+	if _, err := io.ReadFull(c, b[:10]); err != nil {
+		return netip.AddrPort{}, err
+	}
+	ip := netip.AddrFrom4([4]byte(b[4:8]))
+	if b[1] != 1 || b[3] != 1 || !ip.IsLoopback() {
+		return netip.AddrPort{}, errors.New("only CONNECT to 127.0.0.0/8 is served")
+	}
+	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[8:10])), nil
+}
