@@ -1,0 +1,107 @@
+package peer
+
+import (
+	"embed"
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+//go:embed conf
+var conf embed.FS
+
+// Program is one that is measured.
+type Program struct {
+	Name    string
+	Package string // Debian package, "" for what is built here
+	Binary  string // a name in PATH or a path
+	Args    []string
+	Needs   string // a file that it needs besides
+	Noisy   bool   // it says something of each connection: nobody keeps that
+	// Conf is the name of its configuration in conf/, a template with the fields of Site.
+	Conf string
+	// Ports are added to the site's first port: by protocol, where it listens.
+	Ports map[string]int
+	// Tunnel is the protocol of workloads that use one.
+	Tunnel string
+	// Only are the workloads that it takes part in; none is all.
+	Only []string
+	Note string
+}
+
+// Site is where a run's programs listen and keep their files.
+type Site struct {
+	Dir    string // of one program: its configuration, logs, whatever it writes
+	Port   int    // the first of the ports that are the benchmark's
+	Origin netip.AddrPort
+	Web    netip.AddrPort
+}
+
+// At is the loopback address of the site's port n.
+func (s Site) At(n int) string { return "127.0.0.1:" + strconv.Itoa(s.Port+n) }
+
+// PortAt is the number of the site's port n.
+func (s Site) PortAt(n int) int { return s.Port + n }
+
+// Ports of the benchmark itself, as those of programs added to the first one.
+const (
+	OriginPort = 0
+	WebPort    = 1
+	portCount  = 72
+)
+
+// polyportPort serves all protocols.
+const polyportPort = 10
+
+// Table is every program that can be measured. polyport is the binary built
+// for this run, self the benchmark's own.
+func Table(polyport, self string) []Program {
+	const one = polyportPort
+	return []Program{
+		{
+			Name: "polyport", Binary: polyport, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
+			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one},
+			Tunnel: "socks5", Note: "rules in force, access log into a file",
+		},
+		{
+			Name: "haproxy", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy.cfg",
+			Ports: map[string]int{"tls": 20, "http": 21}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`, which does not splice here",
+		},
+		{
+			Name: "haproxy-splice", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy-splice.cfg",
+			Ports: map[string]int{"tls": 25}, Tunnel: "tls", Only: []string{"bulk", "verify"}, Note: "with `option splice-request` and `splice-response`; bulk alone",
+		},
+		{
+			Name: "nginx", Package: "libnginx-mod-stream", Binary: "nginx", Needs: "/usr/lib/nginx/modules/ngx_stream_module.so", Args: []string{"-c", "{conf}"}, Conf: "nginx.conf",
+			Ports: map[string]int{"tls": 30, "http": 31}, Tunnel: "tls", Note: "stream module; HTTP as a reverse proxy",
+		},
+		{
+			Name: "squid", Package: "squid", Binary: "squid", Args: []string{"-N", "-f", "{conf}"}, Conf: "squid.conf",
+			Ports: map[string]int{"connect": 40, "http": 40}, Tunnel: "connect", Note: "no cache, no log",
+		},
+		{
+			Name: "microsocks", Package: "microsocks", Binary: "microsocks", Noisy: true, Args: []string{"-i", "127.0.0.1", "-p", "{port}"},
+			Ports: map[string]int{"socks5": 50}, Tunnel: "socks5", Note: "a thread for each tunnel, no log",
+		},
+		{
+			Name: "tinyproxy", Package: "tinyproxy-bin", Binary: "tinyproxy", Args: []string{"-d", "-c", "{conf}"}, Conf: "tinyproxy.conf",
+			Ports: map[string]int{"connect": 60, "http": 60}, Tunnel: "connect", Note: "a thread for each connection, no log",
+		},
+		{
+			Name: "copy", Binary: self, Args: []string{"copy", "127.0.0.1:{port}"},
+			Ports: map[string]int{"socks5": 70}, Tunnel: "socks5", Note: "the yardstick: goroutines and `io.Copy`, no policy (`bench/yardstick`)",
+		},
+	}
+}
+
+// Address is where p listens for a protocol, "" where it does not speak it.
+func (p Program) Address(s Site, proto string) string {
+	n, ok := p.Ports[proto]
+	if !ok {
+		return ""
+	}
+	return s.At(n)
+}
+
+// port is the one that {port} stands for: that of the tunnel.
+func (p Program) port(s Site) string { return fmt.Sprint(s.PortAt(p.Ports[p.Tunnel])) }
