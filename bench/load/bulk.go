@@ -108,7 +108,7 @@ func (l *Load) startTransfers(d direction, n int, got *atomic.Uint64, deadline t
 		c.SetDeadline(deadline)
 		conns = append(conns, c)
 		busy.Go(func() {
-			if err := pump(c, d, got); err != nil && !stopping.Load() {
+			if err := pump(c, d, got); !stopping.Load() {
 				l.fail(fmt.Errorf("%s transfer: %w", d, err))
 			}
 		})
@@ -120,7 +120,7 @@ func (l *Load) startTransfers(d direction, n int, got *atomic.Uint64, deadline t
 	}
 }
 
-// pump reads or writes until the connection ends.
+// pump reads or writes until the connection ends, and says what ended it.
 func pump(c *net.TCPConn, d direction, got *atomic.Uint64) error {
 	b := make([]byte, origin.Block)
 	for {
@@ -178,8 +178,10 @@ func (l *Load) verifyOne(d direction) (wrong uint64, err error) {
 			return 0, err
 		}
 		var b [8]byte
-		_, err = io.ReadFull(c, b[:])
-		return binary.BigEndian.Uint64(b[:]), err
+		if _, err := io.ReadFull(c, b[:]); err != nil {
+			return 0, err
+		}
+		return binary.BigEndian.Uint64(b[:]), nil
 	}
 	if wrong, err = origin.CheckPattern(c, n); err != nil {
 		return wrong, err

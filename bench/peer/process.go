@@ -47,12 +47,19 @@ func (p Program) Find() (string, error) {
 	return path, err
 }
 
-// VersionOf is the version of the program's Debian package, or what it says itself.
-func (p Program) VersionOf() string {
-	out, err := exec.Command("dpkg-query", "-W", "-f", "${Version}", p.Package).Output()
-	if p.Package == "" {
-		out, err = exec.Command(p.Binary, "version").Output()
+// FindVersion is the version of the program's Debian package, or what it says
+// itself, or "unknown".
+func (p Program) FindVersion(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	argv := p.Version
+	if p.Package != "" {
+		argv = []string{"dpkg-query", "-W", "-f", "${Version}", p.Package}
 	}
+	if len(argv) == 0 {
+		return "unknown"
+	}
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
 	if err != nil {
 		return "unknown"
 	}
@@ -179,6 +186,9 @@ func (r *Process) lastWords() string {
 	return "; it said: " + strings.TrimSpace(string(b[max(0, len(b)-500):]))
 }
 
+// PID is the number of the program's first process.
+func (r *Process) PID() int { return r.cmd.Process.Pid }
+
 // Running says whether the program has not ended.
 func (r *Process) Running() bool {
 	select {
@@ -199,7 +209,7 @@ func (r *Process) Resume() { r.signal(syscall.SIGCONT) }
 // process that nobody has waited for keeps its number.
 func (r *Process) signal(s syscall.Signal) {
 	if r.Running() {
-		for _, pid := range ReadProc.Tree(r.cmd.Process.Pid) {
+		for _, pid := range ReadProc.Tree(r.PID()) {
 			syscall.Kill(pid, s)
 		}
 	}
@@ -210,7 +220,7 @@ func (r *Process) Stop() {
 	if !r.Running() {
 		return
 	}
-	all := ReadProc.Tree(r.cmd.Process.Pid)
+	all := ReadProc.Tree(r.PID())
 	for _, s := range []syscall.Signal{syscall.SIGCONT, syscall.SIGTERM} {
 		for _, pid := range all {
 			syscall.Kill(pid, s)
@@ -250,7 +260,7 @@ func (m Meter) roots() []int {
 	if m.process == nil {
 		return nil
 	}
-	return []int{m.process.cmd.Process.Pid}
+	return []int{m.process.PID()}
 }
 
 // CPU implements load.Meter.

@@ -16,8 +16,9 @@ type Program struct {
 	Package string // Debian package, "" for what is built here
 	Binary  string // a name in PATH or a path
 	Args    []string
-	Needs   string // a file that it needs besides
-	Noisy   bool   // it says something of each connection: nobody keeps that
+	Version []string // a command that prints its version, where no package has one
+	Needs   string   // a file that it needs besides
+	Noisy   bool     // it says something of each connection: nobody keeps that
 	// Conf is the name of its configuration in conf/, a template with the fields of Site.
 	Conf string
 	// Ports are added to the site's first port: by protocol, where it listens.
@@ -59,13 +60,13 @@ func Table(polyport, self string) []Program {
 	const one = polyportPort
 	return []Program{
 		{
-			Name: "polyport", Binary: polyport, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
+			Name: "polyport", Binary: polyport, Version: []string{polyport, "version"}, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
 			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one},
 			Tunnel: "socks5", Note: "rules in force, access log into a file",
 		},
 		{
 			Name: "haproxy", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy.cfg",
-			Ports: map[string]int{"tls": 20, "http": 21}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`, which does not splice here",
+			Ports: map[string]int{"tls": 20, "http": 21}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`",
 		},
 		{
 			Name: "haproxy-splice", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy-splice.cfg",
