@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"polyport/bench/loopback"
+	"polyport/bench/measure"
+)
+
+// TestMain lets the test's own binary be the origin and the yardstick, as the benchmark's is.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == "origin" || os.Args[1] == "copy") {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// freePort begins a stretch of free ports, below those that the system gives to clients.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for base := 20000 + os.Getpid()%100*100; base < 32000; base += 100 {
+		if free(base) {
+			return strconv.Itoa(base)
+		}
+	}
+	t.Fatal("no stretch of ports is free")
+	return ""
+}
+
+func free(base int) bool {
+	for port := base; port < base+80; port++ {
+		l, err := loopback.Listen("127.0.0.1:" + strconv.Itoa(port))
+		if err != nil {
+			return false
+		}
+		l.Close()
+	}
+	return true
+}
+
+func TestARunMeasuresTheYardstick(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the benchmark reads /proc")
+	}
+	out, page := filepath.Join(t.TempDir(), "out.jsonl"), filepath.Join(t.TempDir(), "page.md")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-only", "copy", "-work", "pingpong,connrate", "-rounds", "2", "-dur", "20ms", "-retries", "0", "-port", freePort(t), "-out", out, "-page", page}
+	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	info, all, err := measure.ReadFiles([]string{out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Rounds != 2 || info.Machine.Cores == 0 || len(info.Programs) != 1 {
+		t.Errorf("the run is described as %+v", info)
+	}
+	count := map[string]int{}
+	for _, m := range all {
+		count[m.Name+" "+m.Work]++
+		if m.Errors > 0 {
+			t.Errorf("%s", summary(m))
+		}
+	}
+	for _, row := range []string{"direct pingpong", "direct connrate", "copy pingpong", "copy connrate"} {
+		if count[row] < 2 {
+			t.Errorf("%d measurements of %s", count[row], row)
+		}
+	}
+	if !strings.Contains(stdout.String(), "copy") || !strings.Contains(stderr.String(), "left as it is") {
+		t.Errorf("it says\n%s\n%s", stdout.String(), stderr.String())
+	}
+	if _, err := os.Stat(page); err == nil {
+		t.Error("a run of one program has written the page")
+	}
+	reportOf(t, out)
+}
+
+// reportOf makes a page of a file.
+func reportOf(t *testing.T, file string) {
+	t.Helper()
+	page := filepath.Join(t.TempDir(), "page.md")
+	if err := command(t.Context(), []string{"report", "-page", page, file}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil || !bytes.Contains(text, []byte("| copy | socks5 |")) || !bytes.Contains(text, []byte("(page.svg)")) {
+		t.Errorf("the page lacks the yardstick, %v:\n%s", err, text)
+	}
+	if host, _ := os.Hostname(); len(host) > 3 && bytes.Contains(text, []byte(host)) {
+		t.Errorf("the page names the host, %s", host)
+	}
+	if _, err := os.Stat(strings.TrimSuffix(page, ".md") + ".svg"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAnInterruptedRunEnds(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the benchmark reads /proc")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	args := []string{"-only", "copy", "-rounds", "1", "-port", freePort(t), "-out", filepath.Join(t.TempDir(), "out")}
+	if err := command(ctx, args, io.Discard, io.Discard); err == nil {
+		t.Error("a run goes on although it was interrupted")
+	}
+}
+
+func TestOptionsNameEveryFault(t *testing.T) {
+	_, err := parseOptions([]string{"-rounds", "0", "-dur", "2h", "-only", "squib", "-work", "nap", "-protos", "ftp", "-port", "80"}, io.Discard)
+	if err == nil {
+		t.Fatal("nonsense is accepted")
+	}
+	for _, want := range []string{"-rounds 0", "-dur 2h", "-only squib", "-work nap", "-protos ftp", "-port 80"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\nlacks %q", err, want)
+		}
+	}
+}
+
+func TestOnlyAWholeRunWritesThePage(t *testing.T) {
+	tests := []struct {
+		args  string
+		whole bool
+	}{
+		{"", true},
+		{"-dur 2s -rounds 5", true},
+		{"-rounds 2", false},
+		{"-only polyport", false},
+		{"-work bulk", false},
+		{"-protos socks5", false},
+	}
+	for _, tt := range tests {
+		o, err := parseOptions(strings.Fields(tt.args), io.Discard)
+		if err != nil || o.whole() != tt.whole || o.given != tt.args {
+			t.Errorf("%q: whole = %v, given %q, %v, want %v", tt.args, o.whole(), o.given, err, tt.whole)
+		}
+	}
+}
+
+func TestServersRefuseOtherAddresses(t *testing.T) {
+	for _, args := range [][]string{{"copy", "0.0.0.0:15999"}, {"origin", "0.0.0.0:15998", "127.0.0.1:15999"}, {"copy"}, {"origin"}, {"unknown"}} {
+		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
+			t.Errorf("%v was accepted", args)
+		}
+	}
+}
