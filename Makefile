@@ -1,6 +1,7 @@
 # make test   install what the tests need and run everything (the README's second command)
 # make check  formatting, vet, staticcheck, go.mod, then the tests
-# make bench  the project's own benchmarks
+# make bench  installs other proxies, measures polyport beside them and writes docs/performance.md; BENCH has flags
+# make microbench  the Go benchmarks
 # make soak   hours of fuzzing, split over all fuzz targets
 # make build  a static binary, ./polyport
 # make image  the container image polyport:latest, by buildah; make rootfs is the part before docker build
@@ -14,8 +15,9 @@ VERSION    ?= dev
 FUZZTIME   ?= 5m
 BUILDAH    ?= buildah
 CONTEXT    ?= .
+BENCH      ?=
 
-.PHONY: test check lint bench soak build rootfs image deps clean
+.PHONY: test check lint bench microbench soak build rootfs image deps clean
 
 test: deps
 	$(GO) vet ./...
@@ -40,6 +42,10 @@ $(STATIC):
 	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 bench:
+	@integration/install.sh bench/packages.txt
+	$(GO) run ./bench -out build/bench.jsonl -page docs/performance.md $(BENCH)
+
+microbench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 soak:

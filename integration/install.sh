@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Installs the Debian packages whose programs the tests need and do not find.
+# Installs the Debian packages whose programs are needed and not found: those of
+# the tests, or those of the list that is its argument.
 # Without root or sudo it installs nothing: the tests then name what is missing.
 set -euo pipefail
-cd "$(dirname "$0")"
+list=${1:-"$(dirname "$0")/packages.txt"}
 export PATH="$PATH:/usr/sbin:/sbin"
 
 missing=()
 while read -r package program _; do
 	[[ -z "$package" || "$package" == \#* ]] && continue
 	command -v "$program" >/dev/null 2>&1 || [[ -e "$program" ]] || missing+=("$package")
-done <packages.txt
+done <"$list"
 [[ ${#missing[@]} -eq 0 ]] && exit 0
 
 as_root=()
