@@ -52,9 +52,12 @@ func (l *Load) transfer(d direction, n int) map[string]float64 {
 	defer end()
 	stop := l.startTransfers(d, n, &got, deadline)
 	time.Sleep(l.warmUp())
-	before := arrived()
-	w := l.measure()
-	gb := float64(arrived()-before) / 1e9
+	var before, after uint64
+	w := l.measure(
+		func() { before = arrived() },
+		func() { await(func() bool { after = arrived(); return after > before }) },
+	)
+	gb := float64(after-before) / 1e9
 	stop()
 	time.Sleep(l.settle())
 	m := map[string]float64{measure.GBps: gb / w.seconds, measure.Other: w.other}

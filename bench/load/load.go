@@ -147,10 +147,24 @@ type window struct {
 	seconds, cpu, other float64
 }
 
-// measure waits for the window of the options between two readings.
-func (l *Load) measure() window {
-	others, cpu, start := l.meter.Others(), l.meter.CPU(), time.Now()
+// measure waits for the window of the options. begin and end are called at its
+// ends, inside the readings of /proc: those take time that is not the window's.
+func (l *Load) measure(begin, end func()) window {
+	readAt, others, cpu := time.Now(), l.meter.Others(), l.meter.CPU()
+	begin()
+	start := time.Now()
 	time.Sleep(l.opts.Window)
-	s := time.Since(start).Seconds()
-	return window{seconds: s, cpu: l.meter.CPU() - cpu, other: max(0, (l.meter.Others()-others)/s)}
+	end()
+	w := window{seconds: time.Since(start).Seconds()}
+	w.cpu = l.meter.CPU() - cpu
+	w.other = max(0, (l.meter.Others()-others)/time.Since(readAt).Seconds())
+	return w
+}
+
+// await waits until something has happened, for as long as one operation may
+// take: a window in which nothing was finished says nothing.
+func await(happened func() bool) {
+	for end := time.Now().Add(opTimeout); !happened() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"polyport/bench/loopback"
@@ -195,4 +196,19 @@ func TestReadAnswer(t *testing.T) {
 			t.Errorf("%s: readAnswer = %v, %v, want %v, ok = %v", tt.name, keep, err, tt.keep, tt.ok)
 		}
 	}
+}
+
+// slowMeter takes longer to read than the window lasts.
+type slowMeter struct{ still }
+
+func (slowMeter) CPU() float64 { time.Sleep(2 * time.Second); return 0 }
+
+func TestReadingTheMeterIsNotPartOfTheWindow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New("x", 1, Endpoint{}, slowMeter{}, Options{Window: time.Second})
+		m := l.operate(1, func(int) error { time.Sleep(10 * time.Millisecond); return nil })
+		if got := m[measure.PerSec]; got < 99 || got > 101 {
+			t.Errorf("%v operations a second, want 100", got)
+		}
+	})
 }

@@ -21,8 +21,8 @@ const (
 // crew is a number of workers that repeat an operation until it is stopped.
 type crew struct {
 	measuring, stopping atomic.Bool
-	started             atomic.Int64
-	times               [][]float64 // microseconds, for each worker
+	started, done       atomic.Int64 // done while measuring
+	times               [][]float64  // microseconds, for each worker
 	busy                sync.WaitGroup
 }
 
@@ -49,6 +49,7 @@ func (c *crew) work(w int, op func(int) error, fail func(error)) {
 			continue
 		}
 		if c.measuring.Load() {
+			c.done.Add(1)
 			c.times[w] = append(c.times[w], float64(time.Since(start).Nanoseconds())/1e3)
 		}
 	}
@@ -67,9 +68,10 @@ func (c *crew) stop() []float64 {
 func (l *Load) operate(n int, op func(worker int) error) map[string]float64 {
 	c := startCrew(n, op, l.fail)
 	time.Sleep(l.warmUp())
-	c.measuring.Store(true)
-	w := l.measure()
-	c.measuring.Store(false)
+	w := l.measure(
+		func() { c.measuring.Store(true) },
+		func() { await(func() bool { return c.done.Load() > 0 }); c.measuring.Store(false) },
+	)
 	all := c.stop()
 	time.Sleep(l.settle())
 	m := map[string]float64{

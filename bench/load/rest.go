@@ -32,7 +32,7 @@ func (l *Load) idle() measure.Measurement {
 	}
 	time.Sleep(l.opts.Rest)
 	l.addMemory(m, before, l.meter.Memory(), float64(len(conns)))
-	if w := l.measure(); l.program() {
+	if w := l.measure(func() {}, func() {}); l.program() {
 		m[measure.IdleCPU] = w.cpu / w.seconds
 	}
 	l.wake(m, conns)
