@@ -211,10 +211,7 @@ func (l *Loop) Set(t *Timer, after time.Duration) {
 
 // Stop keeps t from expiring.
 func (l *Loop) Stop(t *Timer) {
-	if t.place == 0 {
-		return
-	}
-	l.mu.Lock()
+	l.mu.Lock() // Watch moves the places of all
 	l.dues.remove(t)
 	l.mu.Unlock()
 }
