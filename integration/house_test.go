@@ -80,7 +80,7 @@ var mayImport = map[string][]string{
 
 // handlerMayImport is what every protocol folder may import.
 var handlerMayImport = []string{
-	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/auth", "internal/target", "internal/upstream",
+	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/reactor", "internal/auth", "internal/target", "internal/upstream",
 	"internal/http1", "internal/nonblock", "internal/socks", "internal/clienthello",
 }
 

@@ -164,6 +164,21 @@ func (c *Conn) Abort() {
 	c.abort()
 }
 
+// AbortHere is Abort for the task or goroutine that serves the connection: it is reset at once.
+func (c *Conn) AbortHere() {
+	c.slot.free()
+	abort(c.nc)
+}
+
+// CloseFromOutside is Close for others than who serves the connection.
+func (c *Conn) CloseFromOutside() {
+	if c.loop != nil && !c.left.Load() {
+		c.loop.Post(func() { _ = c.Close() })
+		return
+	}
+	_ = c.Close()
+}
+
 // abort resets the connection, on its loop if it is on one.
 func (c *Conn) abort() {
 	if c.loop != nil && !c.left.Load() {
@@ -181,6 +196,18 @@ func (c *Conn) abortHere() {
 	}
 	abort(c.nc)
 }
+
+// closedConn stands for a connection that is closed, and lost.
+type closedConn struct{ remote net.Addr }
+
+func (closedConn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (closedConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
+func (closedConn) Close() error                     { return net.ErrClosed }
+func (closedConn) LocalAddr() net.Addr              { return nil }
+func (c closedConn) RemoteAddr() net.Addr           { return c.remote }
+func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
+func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
 // OnLoop returns the connection as its loop has it, for zero-copy. It is false
 // while sniffed bytes are unread, and for connections that goroutines serve.
@@ -206,11 +233,13 @@ func (c *Conn) LeaveLoop() error {
 	local := c.Local()
 	tcp, err := rc.Detach()
 	if err != nil {
-		return err
+		c.nc = closedConn{rc.RemoteAddr()}
+	} else {
+		c.nc, c.tcp = tcp, tcp
 	}
-	c.nc, c.tcp, c.local = tcp, tcp, local
+	c.local = local
 	c.left.Store(true)
-	return nil
+	return err
 }
 
 // Bounds of CloseGently.

@@ -103,6 +103,9 @@ func (c *Conn) TryRead(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	n, errno := sysRead(c.fd, b)
+	if t := c.loop.task; t != nil {
+		t.takeTurn(n)
+	}
 	return c.received(n, len(b), errno)
 }
 
@@ -190,10 +193,21 @@ func (c *Conn) Read(b []byte) (int, error) {
 		if err != ErrWait {
 			return n, c.failed("read", err)
 		}
-		if err := c.await(Readable, c.until[forRead]); err != nil {
-			return 0, c.failed("read", err)
+		if err := c.AwaitReadable(); err != nil {
+			return 0, err
 		}
 	}
+}
+
+// AwaitReadable lets a task wait until a TryRead may find something, or until the read deadline.
+func (c *Conn) AwaitReadable() error { return c.failed("read", c.await(Readable, c.until[forRead])) }
+
+// Named makes the error of a Try method one of the operation, as package net does; nil, io.EOF and ErrWait stay as they are.
+func (c *Conn) Named(op string, err error) error {
+	if err == ErrWait {
+		return err
+	}
+	return c.failed(op, err)
 }
 
 // Write implements net.Conn for tasks.

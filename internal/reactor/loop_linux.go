@@ -32,9 +32,10 @@ type Loop struct {
 	batch   []*Conn            // whom events are for
 	scratch []byte
 	now     time.Duration // at the beginning of this round
-	again   []func()      // what Defer was given
-	task    *Task         // that runs
-	spare   []*Task       // that have ended and wait for more
+	round   uint64
+	again   []func() // what Defer was given
+	task    *Task    // that runs
+	spare   []*Task  // that have ended and wait for more
 	killed  bool
 	ended   chan struct{}
 
@@ -89,6 +90,7 @@ func (l *Loop) run() {
 	for {
 		l.await()
 		l.now = time.Since(epoch)
+		l.round++
 		posted, closed := l.collect()
 		for i, c := range l.batch {
 			if c != nil {
@@ -197,6 +199,9 @@ func (l *Loop) Defer(f func()) { l.again = append(l.again, f) }
 
 // Now returns the loop's time, which stands still while it works off what has happened.
 func (l *Loop) Now() time.Duration { return l.now }
+
+// Round numbers the loop's looks for events: what had happened to any connection before this one has been told.
+func (l *Loop) Round() uint64 { return l.round }
 
 // Scratch returns a buffer of 64 KiB that all connections of the loop share. It is the caller's
 // until it returns, or waits.

@@ -26,6 +26,19 @@ type Task struct {
 	lapsed  bool                // until has passed
 	timer   Timer
 	timerAt time.Duration // when timer expires; 0: it is not set
+	read    int           // bytes since it last waited
+}
+
+// fairRead is how many bytes a task may read until the others of its loop have their turn.
+const fairRead = 1 << 20
+
+// takeTurn counts n bytes that the task has read, and lets the others go on if it has had its turn.
+func (t *Task) takeTurn(n int) {
+	if t.read += max(n, 0); t.read < fairRead {
+		return
+	}
+	t.loop.Defer(t.resume)
+	_ = t.wait(0) // its end is not of interest: whatever comes next is tried first
 }
 
 // Go runs f as a task. f may use the connections of this loop, and must not
@@ -87,6 +100,7 @@ func (t *Task) wait(until time.Duration) error {
 		t.timerAt = until
 		l.Set(&t.timer, until-l.now)
 	}
+	t.read = 0
 	t.yield(struct{}{})
 	t.until = 0
 	switch {

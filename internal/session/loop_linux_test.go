@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -232,11 +233,11 @@ func TestLeaveLoop(t *testing.T) {
 			first, err := line(s.Conn())
 			s.Conn().Unread([]byte("again " + first + "\n"))
 			s.End(err)
-			s.LeaveLoop()
+			s.LeaveLoop("carried")
 			return err
 		}
-		if !s.Resumed() {
-			return errors.New("not resumed")
+		if s.Carried() != "carried" {
+			return fmt.Errorf("carried %v", s.Carried())
 		}
 		s = s.Next(nil)
 		got, err := line(s.Conn())

@@ -142,13 +142,10 @@ func (m *Manager) serve(s *Session) {
 
 // leave goes on with a session in a goroutine, off its loop.
 func (m *Manager) leave(s *Session) {
-	s.leaving, s.resumed = false, true
-	err := s.conn.LeaveLoop()
-	if err == nil {
-		go func() { m.end(s, m.run(s)) }()
-		return
-	}
-	m.end(s, err)
+	s.leaving = false
+	// If that fails the connection is closed, and the handler finds it so; it has things to give back.
+	_ = s.conn.LeaveLoop()
+	go func() { m.end(s, m.run(s)) }()
 }
 
 // end closes a session whose handler has returned, unless it goes on as a tunnel or elsewhere.
@@ -322,7 +319,7 @@ func (m *Manager) BeginDrain() {
 	defer m.mu.Unlock()
 	for s := range m.alive {
 		if s.idle.Load() {
-			_ = s.conn.Close()
+			s.conn.CloseFromOutside()
 		}
 	}
 }

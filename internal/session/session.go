@@ -45,7 +45,7 @@ type Session struct {
 	finished bool        // the connection no longer counts as unfinished
 	target   net.Conn    // what Relay was given
 	leaving  bool        // LeaveLoop was called
-	resumed  bool        // its handler is called again
+	carried  any         // what LeaveLoop was given
 	ended    bool        // the record is closed
 	idle     atomic.Bool // between two exchanges
 	tunnel   atomic.Pointer[relay.Tunnel]
@@ -213,12 +213,12 @@ func (s *Session) aside(f func()) {
 // OnLoop reports whether the session is served by an event loop.
 func (s *Session) OnLoop() bool { return s.conn.Loop() != nil }
 
-// LeaveLoop has the handler called once more when it has returned, in a goroutine, for what a loop
-// cannot serve. Bytes that the handler has read too far must have been given back by Conn().Unread.
-func (s *Session) LeaveLoop() { s.leaving = true }
+// LeaveLoop has the handler called once more when it has returned without an error, in a goroutine, for what a loop
+// cannot serve. carry is for Carried then, and must not be nil. Deadlines of the connection are gone.
+func (s *Session) LeaveLoop(carry any) { s.leaving, s.carried = true, carry }
 
-// Resumed reports whether the handler is called again, after LeaveLoop.
-func (s *Session) Resumed() bool { return s.resumed }
+// Carried returns what LeaveLoop was given; nil where the handler is called for the first time.
+func (s *Session) Carried() any { return s.carried }
 
 // AuthorizeBackend asks whether this session may use a backend, by the rules on
 // the name t alone. The error is an *egress.Error.

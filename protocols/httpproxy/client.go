@@ -34,6 +34,9 @@ type client struct {
 
 	// What must be known of a request once its fields are gone.
 	t transfer
+
+	// rest is what a goroutine is to go on with where a loop cannot; nil is nothing.
+	rest func(ctx context.Context) (outcome, error)
 }
 
 // credentials are the last Proxy-Authorization that was seen, taken apart.
@@ -49,6 +52,7 @@ const (
 	ends       outcome = iota // nothing may follow
 	goesOn                    // the next request may come
 	handedOver                // it is a tunnel now, and not ours any more
+	leaves                    // a goroutine goes on with it
 )
 
 func newClient(h *handler, s *session.Session) *client {
@@ -83,31 +87,38 @@ func (c *client) release() {
 // serve serves one exchange after another.
 func (c *client) serve(ctx context.Context) error {
 	for {
-		read, written := c.r.Count(), c.w.Count()
-		c.t = transfer{ctx: ctx, read: read, forwards: -1}
-		out, err := c.exchange(ctx)
-		if out == handedOver {
-			return err
-		}
-		c.s.AddBytes(c.r.Count()-read, c.w.Count()-written)
-		if out == ends {
-			return err
-		}
-		if c.s.OnLoop() {
-			c.leaveLoop(err)
-			return nil
-		}
-		if !c.next(err) {
+		c.t = transfer{ctx: ctx, read: c.r.Count(), written: c.w.Count(), forwards: -1}
+		if done, err := c.finish(c.exchange(ctx)); done {
 			return err
 		}
 	}
 }
 
-// leaveLoop has a goroutine serve the requests to come: what is no CONNECT, only that can.
-func (c *client) leaveLoop(err error) {
-	c.s.Conn().Unread(c.r.TakeBuffered())
-	c.s.End(err)
-	c.s.LeaveLoop()
+// finish ends an exchange, and begins the next one if there is one.
+func (c *client) finish(out outcome, err error) (done bool, _ error) {
+	if out == handedOver || out == leaves {
+		return true, err
+	}
+	c.s.AddBytes(c.r.Count()-c.t.read, c.w.Count()-c.t.written)
+	return out == ends || !c.next(err), err
+}
+
+// leaveLoop has a goroutine go on with rest.
+func (c *client) leaveLoop(rest func(ctx context.Context) (outcome, error)) (outcome, error) {
+	c.rest = rest
+	c.s.LeaveLoop(c)
+	return leaves, nil
+}
+
+// resume goes on with what has left the loop, in a goroutine.
+func (c *client) resume(ctx context.Context) error {
+	rest := c.rest
+	c.rest = nil
+	c.disarmed()
+	if done, err := c.finish(rest(ctx)); done {
+		return err
+	}
+	return c.serve(ctx)
 }
 
 // next waits for the next request and begins its session. err is why the
@@ -141,6 +152,29 @@ func (c *client) exchange(ctx context.Context) (outcome, error) {
 		row = rowConnect
 	}
 	c.s.SetProtocol(row)
+	if c.s.OnLoop() && !c.fitsLoop() {
+		return c.leaveLoop(c.perform)
+	}
+	return c.perform(ctx)
+}
+
+// fitsLoop reports whether a task can serve the request: it is done by one flow of control, and is no tunnel but CONNECT's.
+func (c *client) fitsLoop() bool {
+	switch c.req.Target.Form {
+	case http1.AuthorityForm:
+		return true
+	case http1.AbsoluteForm:
+		return c.req.Framing.Empty() && c.req.Upgrade() == nil
+	}
+	return false
+}
+
+// perform serves the request that has been read.
+func (c *client) perform(ctx context.Context) (outcome, error) {
+	row := rowHTTP
+	if c.req.Target.Form == http1.AuthorityForm {
+		row = rowConnect
+	}
 	if !c.s.Allows(row) {
 		r := &refusal{status: statusForbidden, reason: requestDenied, says: "This port does not serve requests of this kind."}
 		if row == rowConnect {
@@ -224,4 +258,4 @@ func (c *client) establish() {
 
 // abort ends the client's connection with a reset: what was sent of a body must
 // not look whole.
-func (c *client) abort() { c.s.Conn().Abort() }
+func (c *client) abort() { c.s.Conn().AbortHere() }

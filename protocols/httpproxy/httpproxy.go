@@ -44,7 +44,7 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 	}
 	h := &handler{anonymity: a, pool: newPool(poolOptions{})}
 	return []spec.Row{
-		{Row: mux.Row{Name: rowHTTP, Match: matchHTTP}, Handler: h},
+		{Row: mux.Row{Name: rowHTTP, Match: matchHTTP}, Handler: h, OnLoop: true},
 		{Row: mux.Row{Name: rowConnect, Match: matchConnect}, Handler: h, OnLoop: true},
 	}, nil
 }
@@ -52,11 +52,16 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 // ServeSession serves one client connection: its exchanges in turn, until one of
 // them ends it or becomes a tunnel.
 func (h *handler) ServeSession(ctx context.Context, s *session.Session) error {
-	c := newClient(h, s)
-	defer c.release()
-	if s.Resumed() && !c.next(nil) {
-		return nil
+	if c, ok := s.Carried().(*client); ok {
+		defer c.release()
+		return c.resume(ctx)
 	}
+	c := newClient(h, s)
+	defer func() {
+		if c.rest == nil { // else it goes on elsewhere
+			c.release()
+		}
+	}()
 	return c.serve(ctx)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"polyport/internal/http1"
+	"polyport/internal/reactor"
 )
 
 // origin is a connection to an origin server. It belongs to one exchange, or lies in the pool.
@@ -13,6 +14,7 @@ type origin struct {
 	stream
 	tcp    *net.TCPConn // the connection where it is a bare one, for splice and peek; else nil
 	peeker peeker
+	on     *reactor.Conn // the connection where a loop has it; else nil
 	peer   netip.AddrPort
 	key    string // of the permit that it was dialled under
 	r      http1.Reader
@@ -24,7 +26,8 @@ type origin struct {
 
 	// In the pool:
 	idleSince time.Time
-	ring      *ring // of its key
+	idleRound uint64 // of its loop
+	ring      *ring  // of its key
 	links     [2]links
 }
 
@@ -33,8 +36,11 @@ func newOrigin(conn net.Conn, key string) *origin {
 	o := &origin{key: key}
 	o.conn = conn
 	o.openSocket()
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		o.tcp = tcp
+	switch c := conn.(type) {
+	case *net.TCPConn:
+		o.tcp = c
+	case *reactor.Conn:
+		o.on = c
 	}
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		ap := a.AddrPort()
@@ -47,7 +53,11 @@ func newOrigin(conn net.Conn, key string) *origin {
 
 // close closes the connection and gives its buffers back.
 func (o *origin) close() {
-	_ = o.conn.Close() // nothing of it is wanted any more
+	if c := o.on; c != nil { // it may be another loop's, or a timer may have called
+		c.Loop().Post(func() { _ = c.Close() })
+	} else {
+		_ = o.conn.Close() // nothing of it is wanted any more
+	}
 	o.r.Release()
 	o.w.Release()
 }
@@ -55,6 +65,10 @@ func (o *origin) close() {
 // abort closes the connection with a reset, so that a request that was cut short
 // cannot look whole. Another goroutine may still be in a Read or Write, which it ends.
 func (o *origin) abort() {
+	if c := o.on; c != nil {
+		c.Loop().Post(func() { abortOnLoop(c) })
+		return
+	}
 	if o.tcp != nil {
 		_ = o.tcp.SetLinger(0) // fails only on a closed connection
 	}
@@ -64,5 +78,24 @@ func (o *origin) abort() {
 // stale reports whether the origin has closed the connection, or spoken, while
 // nothing was asked of it.
 func (o *origin) stale() bool {
-	return o.r.Buffered() > 0 || o.tcp == nil || o.peeker.peek(o.tcp) != peekQuiet
+	switch {
+	case o.r.Buffered() > 0:
+		return true
+	case o.on != nil:
+		return o.staleOnLoop()
+	}
+	return o.tcp == nil || o.peeker.peek(o.tcp) != peekQuiet
+}
+
+// leaveLoop makes it a connection for goroutines.
+func (o *origin) leaveLoop() {
+	if o.on == nil {
+		return
+	}
+	tcp, err := o.on.Detach()
+	if err != nil {
+		return // it is closed
+	}
+	o.conn, o.tcp, o.on = tcp, tcp, nil
+	o.disarmed()
 }

@@ -34,14 +34,18 @@ func (p *peeker) peek(c *net.TCPConn) peeked {
 }
 
 func (p *peeker) lookAt(fd uintptr) {
-	n, errno := nonblock.Peek(fd, p.buffer[:])
+	p.found = foundBy(nonblock.Peek(fd, p.buffer[:]))
+}
+
+// foundBy says what a look at a socket has found.
+func foundBy(n int, errno syscall.Errno) peeked {
 	switch {
 	case errno == syscall.EAGAIN:
-		p.found = peekQuiet
+		return peekQuiet
 	case errno != 0:
+		return peekError
 	case n > 0:
-		p.found = peekBytes
-	default:
-		p.found = peekEOF
+		return peekBytes
 	}
+	return peekEOF
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"polyport/internal/egress"
+	"polyport/internal/reactor"
 )
 
 // poolOptions bounds what a pool holds. The zero value is usable.
@@ -109,9 +110,10 @@ func newPool(o poolOptions) *pool {
 // get takes out a live connection that may be used under permit, whose key is
 // key; nil if there is none. maxIdle, when not 0, is how long it may have been idle:
 // the shorter, the less likely that the origin closes it in this very moment.
-func (p *pool) get(permit *egress.Permit, key string, maxIdle time.Duration) *origin {
+// on is the loop that asks, whose connections no other may use; nil for goroutines.
+func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
 	for {
-		o := p.take(permit, key, maxIdle)
+		o := p.take(permit, key, on, maxIdle)
 		if o == nil || !o.stale() {
 			return o
 		}
@@ -120,7 +122,7 @@ func (p *pool) get(permit *egress.Permit, key string, maxIdle time.Duration) *or
 }
 
 // take takes out the newest connection that the permit covers, dead or alive.
-func (p *pool) take(permit *egress.Permit, key string, maxIdle time.Duration) *origin {
+func (p *pool) take(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ring := p.byKey[key]
@@ -131,7 +133,7 @@ func (p *pool) take(permit *egress.Permit, key string, maxIdle time.Duration) *o
 		if maxIdle > 0 && time.Since(o.idleSince) > maxIdle {
 			return nil // and all that follow are older
 		}
-		if permit.Covers(o.peer) {
+		if o.loop() == on && permit.Covers(o.peer) {
 			p.remove(o)
 			return o
 		}
@@ -145,6 +147,7 @@ func (p *pool) put(o *origin) {
 	o.watcher = nil
 	o.r.Release()
 	o.w.Release()
+	o.beginIdle()
 	o.idleSince, o.reused = time.Now(), true // not with the lock held, for which others wait
 	out := p.insert(o)
 	if out != nil {

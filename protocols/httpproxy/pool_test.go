@@ -44,16 +44,16 @@ func TestPoolLendsTheNewest(t *testing.T) {
 	b.peer = a.peer
 	p.put(a)
 	p.put(b)
-	if o := p.get(permit, "other", 0); o != nil {
+	if o := p.get(permit, "other", nil, 0); o != nil {
 		t.Error("a connection was lent under another key")
 	}
-	if o := p.get(permit, "k", 0); o != b || !o.reused {
+	if o := p.get(permit, "k", nil, 0); o != b || !o.reused {
 		t.Errorf("get lent %p, want the newest %p, marked as reused", o, b)
 	}
-	if o := p.get(permit, "k", 0); o != a {
+	if o := p.get(permit, "k", nil, 0); o != a {
 		t.Errorf("get lent %p, want the older %p", o, a)
 	}
-	if o := p.get(permit, "k", 0); o != nil || p.size() != 0 {
+	if o := p.get(permit, "k", nil, 0); o != nil || p.size() != 0 {
 		t.Errorf("get lent %p of an empty pool of size %d", o, p.size())
 	}
 }
@@ -66,10 +66,10 @@ func TestPoolAsksThePermit(t *testing.T) {
 	b, _ := tcpOrigin(t, "k")
 	p.put(a)
 	p.put(b)
-	if o := p.get(permitFor(t, a.peer), "k", 0); o != a {
+	if o := p.get(permitFor(t, a.peer), "k", nil, 0); o != a {
 		t.Errorf("get lent %p, want %p: the permit does not cover the newest", o, a)
 	}
-	if o := p.get(permitFor(t, a.peer), "k", 0); o != nil {
+	if o := p.get(permitFor(t, a.peer), "k", nil, 0); o != nil {
 		t.Error("get lent a connection that the permit does not cover")
 	}
 }
@@ -87,7 +87,7 @@ func TestPoolDropsTheDead(t *testing.T) {
 	}
 	p.put(a)
 	p.put(dead)
-	if o := p.get(permit, "k", 0); o != a {
+	if o := p.get(permit, "k", nil, 0); o != a {
 		t.Errorf("get lent %p, want the live one %p", o, a)
 	}
 	if _, err := dead.conn.Write([]byte("x")); err == nil {
@@ -102,10 +102,10 @@ func TestPoolMaxIdle(t *testing.T) {
 	permit := permitFor(t, a.peer)
 	p.put(a)
 	a.idleSince = a.idleSince.Add(-3 * time.Second)
-	if o := p.get(permit, "k", 2*time.Second); o != nil {
+	if o := p.get(permit, "k", nil, 2*time.Second); o != nil {
 		t.Error("get lent what has been idle for longer than asked")
 	}
-	if o := p.get(permit, "k", 4*time.Second); o != a {
+	if o := p.get(permit, "k", nil, 4*time.Second); o != a {
 		t.Error("get did not lend what has been idle for less than asked")
 	}
 }

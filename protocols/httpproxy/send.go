@@ -17,6 +17,7 @@ type transfer struct {
 	// may need it, is called from inside a Read.
 	ctx      context.Context
 	read     int64 // the client's Count before the request
+	written  int64 // likewise
 	permit   *egress.Permit
 	key      string // of permit
 	upgrade  string // the protocols to ask for; "" for none
@@ -48,6 +49,12 @@ func (c *client) send() (outcome, error) {
 		}
 		c.t.origin = o
 		err := c.ask(o)
+		if err == nil && c.s.OnLoop() && c.isLarge() {
+			return c.leaveLoop(func(context.Context) (outcome, error) {
+				defer c.stopWatching()
+				return c.respond(o)
+			})
+		}
 		if err == nil {
 			return c.respond(o)
 		}
@@ -69,7 +76,7 @@ func (c *client) reuse() *origin {
 		if !c.idempotent() {
 			maxIdle = freshFor
 		}
-		o = c.h.pool.get(c.t.permit, c.t.key, maxIdle)
+		o = c.h.pool.get(c.t.permit, c.t.key, c.s.Conn().Loop(), maxIdle)
 	}
 	if o != nil {
 		c.s.SetAddress(o.peer)
@@ -80,6 +87,16 @@ func (c *client) reuse() *origin {
 // freshFor is how long a connection may have been idle for a request that cannot
 // be repeated. No common origin closes sooner.
 const freshFor = 2 * time.Second
+
+// isLarge reports whether the response has a body that is worth splicing, which takes a goroutine.
+// The origin's connection then leaves the loop too; if that fails it is closed, as the first read tells.
+func (c *client) isLarge() bool {
+	if f := c.resp.Framing; f.Kind != http1.Length || f.Length < http1.SpliceMin {
+		return false
+	}
+	c.t.origin.leaveLoop()
+	return true
+}
 
 // takeOwned returns the connection that is authenticated as this client, if
 // the request goes the same way.

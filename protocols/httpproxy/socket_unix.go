@@ -58,6 +58,9 @@ func (s *stream) openSocket() *socket {
 // ReadLate implements http1.LateReader.
 func (s *stream) ReadLate(get func() []byte, put func([]byte)) ([]byte, int, error) {
 	k := s.openSocket()
+	if rc := s.loopConn(); k == nil && rc != nil {
+		return s.readOnLoop(rc, nil, get, put)
+	}
 	if k == nil {
 		return nil, 0, errors.ErrUnsupported
 	}

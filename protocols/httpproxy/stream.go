@@ -124,6 +124,10 @@ func (s *stream) Read(p []byte) (int, error) {
 	if k := s.openSocket(); k != nil {
 		return k.read(p)
 	}
+	if rc := s.loopConn(); rc != nil {
+		_, n, err := s.readOnLoop(rc, p, nil, nil)
+		return n, err
+	}
 	s.rd.begun = false
 	defer s.endRead()
 	if err := s.beginRead(); err != nil {
@@ -183,11 +187,18 @@ func (s *stream) Write(p []byte) (int, error) {
 	if k := s.socket.Load(); k != nil && s.wrote {
 		return k.write(p)
 	}
+	total := 0
+	if rc := s.loopConn(); rc != nil && s.wrote {
+		n, err := tryOnLoop(rc, p)
+		if n == len(p) || err != nil {
+			return n, err
+		}
+		total = n
+	}
 	s.wrote = true
 	if err := s.beginWrite(); err != nil {
-		return 0, err
+		return total, err
 	}
-	total := 0
 	for {
 		n, err := s.conn.Write(p[total:])
 		total += n

@@ -24,7 +24,7 @@ func (c *client) watch(now time.Time) (time.Time, error) {
 	if err := c.t.ctx.Err(); err != nil {
 		return time.Time{}, err
 	}
-	if c.t.unwatch == nil {
+	if c.t.unwatch == nil && c.t.origin.on == nil { // tasks are told in another way
 		c.t.unwatch = context.AfterFunc(c.t.ctx, c.t.origin.abort)
 	}
 	next := now.Add(watchEvery)
@@ -34,12 +34,14 @@ func (c *client) watch(now time.Time) (time.Time, error) {
 			return next, nil // who reads the client will notice
 		}
 	}
-	tcp, ok := c.RawTCP()
-	if !ok {
-		return next, nil
+	found := peekQuiet
+	if rc := c.loopConn(); rc != nil {
+		found = peekOnLoop(rc)
+	} else if tcp, ok := c.RawTCP(); ok {
+		var p peeker
+		found = p.peek(tcp)
 	}
-	var p peeker
-	switch p.peek(tcp) {
+	switch found {
 	case peekError:
 		return next, errClientGone
 	case peekEOF:
