@@ -104,9 +104,12 @@ type arrival struct {
 // acceptedSocket takes in a connection that a loop is to classify.
 func (s *Server) acceptedSocket(fd int, peer netip.AddrPort, l *Listener) {
 	if l.isBalancer(peer.Addr()) {
-		if nc, err := reactor.NetConn(fd); err == nil {
-			s.accepted(nc, l)
+		nc, err := reactor.NetConn(fd)
+		if err != nil {
+			s.opts.Refused(Refusal{Cause: ClosedEarly, Client: peer, Listener: l.Name, Err: err})
+			return
 		}
+		s.accepted(nc, l)
 		return
 	}
 	c := &Conn{client: peer, listener: l.Name, loop: s.opts.Loops.Next()}
@@ -144,22 +147,29 @@ func (a *arrival) abort() {
 	}
 }
 
-// Happened implements reactor.Owner: it reads what has arrived and decides.
+// Happened implements reactor.Owner: it reads what has arrived, to the end of it, and decides.
 func (a *arrival) Happened(*reactor.Conn, reactor.Event) {
-	if len(a.c.prefix) >= sniffSize {
-		a.judged(errFull)
-		return
-	}
-	n, err := a.sock.Load().TryRead(a.c.grow())
-	a.c.took(n)
-	a.c.releaseEmpty()
-	if err != reactor.ErrWait {
+	for a.c.arrival == a {
+		if len(a.c.prefix) >= sniffSize {
+			a.judged(errFull)
+			return
+		}
+		n, err := a.sock.Load().TryRead(a.c.grow())
+		a.c.took(n)
+		a.c.releaseEmpty()
+		if err == reactor.ErrWait {
+			a.c.tuck()
+			return
+		}
 		a.judged(err)
 	}
 }
 
 // Expire is what the timer calls.
 func (a *arrival) Expire() {
+	if a.c.arrival != a {
+		return // it has been decided, or pushed out before the timer was set
+	}
 	if a.soon == nil {
 		a.soon = os.ErrDeadlineExceeded
 	}
@@ -177,13 +187,9 @@ func (a *arrival) judged(more error) {
 		a.server.classified(a.c, row)
 		a.server.serveOnLoop(a.c)
 	default:
-		a.c.tuck()
 		var until time.Time
 		until, a.soon = a.until()
 		a.c.loop.Set(&a.timer, time.Until(until))
-		if len(a.c.prefix) >= sniffSize { // nothing else would bring it up
-			a.judged(errFull)
-		}
 	}
 }
 

@@ -170,13 +170,13 @@ func (c *Conn) AbortHere() {
 	abort(c.nc)
 }
 
-// CloseFromOutside is Close for others than who serves the connection.
-func (c *Conn) CloseFromOutside() {
+// Outside calls f, which may close the connection, for others than who serves it: on its loop if it is on one.
+func (c *Conn) Outside(f func()) {
 	if c.loop != nil && !c.left.Load() {
-		c.loop.Post(func() { _ = c.Close() })
+		c.loop.Post(f)
 		return
 	}
-	_ = c.Close()
+	f()
 }
 
 // abort resets the connection, on its loop if it is on one.
@@ -192,6 +192,10 @@ func (c *Conn) abort() {
 func (c *Conn) abortHere() {
 	if c.arrival != nil {
 		c.arrival.abort()
+		return
+	}
+	if rc, ok := c.nc.(*reactor.Conn); ok {
+		rc.Abort() // a tunnel has to hear of it
 		return
 	}
 	abort(c.nc)

@@ -25,7 +25,7 @@ var (
 	errNoServer   = errors.New("the backend has no server")
 	errNoTarget   = errors.New("the request names no target")
 	errNoPermit   = errors.New("there is no permit")
-	errZone       = errors.New("an address with a zone cannot be dialled from a loop")
+	errNotTCP     = errors.New("what was dialled is no TCP connection")
 )
 
 // Error is the error of Authorize and Dial. Err keeps the cause.

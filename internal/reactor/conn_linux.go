@@ -46,6 +46,7 @@ type Conn struct {
 	events   uint32 // what epoll is asked for
 	readable bool   // a read may find something
 	ending   bool   // the peer has ended its side, or worse: every read finds something
+	urgent   bool   // it has sent urgent data, at which reads stop short (tcp(7))
 	hungUp   bool   // reset, or ended in both directions
 	writable bool   // connected, or failed
 	peer     netip.AddrPort
@@ -78,6 +79,9 @@ func (c *Conn) happened(events uint32) {
 	if e&(unix.EPOLLRDHUP|Failed) != 0 {
 		c.ending = true
 	}
+	if events&unix.EPOLLPRI != 0 {
+		c.urgent = true
+	}
 	if e&Failed != 0 {
 		c.hungUp = true
 	}
@@ -96,11 +100,11 @@ func (c *Conn) happened(events uint32) {
 // TryRead reads what has arrived into b, without waiting. The error is io.EOF,
 // ErrWait, net.ErrClosed or a syscall.Errno.
 func (c *Conn) TryRead(b []byte) (int, error) {
-	if !c.readable {
-		return 0, ErrWait
-	}
-	if c.fd < 0 {
+	switch {
+	case c.fd < 0:
 		return 0, net.ErrClosed
+	case !c.readable:
+		return 0, ErrWait
 	}
 	n, errno := sysRead(c.fd, b)
 	if t := c.loop.task; t != nil {
@@ -112,11 +116,11 @@ func (c *Conn) TryRead(b []byte) (int, error) {
 // TrySpliceTo moves up to n bytes of what has arrived into the pipe whose writing end is out, without waiting. The errors
 // are those of TryRead.
 func (c *Conn) TrySpliceTo(out, n int) (int, error) {
-	if !c.readable {
-		return 0, ErrWait
-	}
-	if c.fd < 0 {
+	switch {
+	case c.fd < 0:
 		return 0, net.ErrClosed
+	case !c.readable:
+		return 0, ErrWait
 	}
 	m, errno := sysSplice(c.fd, out, n)
 	// A splice may stop early for want of room in the pipe, so it never says that the socket is empty.
@@ -128,14 +132,14 @@ func (c *Conn) TrySpliceTo(out, n int) (int, error) {
 func (c *Conn) received(n, size int, errno syscall.Errno) (int, error) {
 	switch {
 	case errno == unix.EAGAIN || errno == unix.EINTR:
-		c.readable = c.ending || errno == unix.EINTR
+		c.readable = errno == unix.EINTR
 		return 0, ErrWait
 	case errno != 0:
 		return 0, errno
 	case n == 0:
 		return 0, io.EOF
 	}
-	if n < size && !c.ending {
+	if n < size && !c.ending && !c.urgent {
 		c.readable = false
 	}
 	return n, nil
@@ -308,6 +312,18 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// Abort closes the connection with a reset and, other than Close, lets its owner hear that it has failed.
+func (c *Conn) Abort() {
+	if c.fd < 0 {
+		return
+	}
+	_ = c.SetLinger(0) // fails on no socket
+	_ = c.Close()
+	if o := c.owner; o != nil {
+		c.loop.Defer(func() { o.Happened(c, Readable|Failed) })
+	}
+}
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.Local()) }
 
@@ -386,7 +402,7 @@ func (l *Loop) Adopt(ncs ...*net.TCPConn) (adopted []*Conn, err error) {
 		c, err := l.adopt(nc)
 		if err != nil {
 			for _, c := range adopted {
-				l.Post(func() { _ = c.Close() }) // a duplicate
+				l.Post(c.drop)
 			}
 			return nil, err
 		}
@@ -398,6 +414,12 @@ func (l *Loop) Adopt(ncs ...*net.TCPConn) (adopted []*Conn, err error) {
 	return adopted, nil
 }
 
+// drop closes a duplicate. Closing alone would leave it in epoll, under a number that others will have.
+func (c *Conn) drop() {
+	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_DEL, c.fd, 0) // fails on no watched socket
+	_ = c.Close()
+}
+
 func (l *Loop) adopt(nc *net.TCPConn) (*Conn, error) {
 	fd, err := duplicate(nc)
 	if err != nil {
@@ -407,7 +429,7 @@ func (l *Loop) adopt(nc *net.TCPConn) (*Conn, error) {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		c.peer = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
 	}
-	if err := l.watch(c, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, nil); err != nil {
+	if err := l.watch(c, watched, nil); err != nil {
 		sysClose(fd)
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -107,6 +108,9 @@ func (l *Loop) run() {
 		for _, f := range again {
 			f()
 		}
+		if len(again) > 0 {
+			runtime.Gosched() // a loop that never waits must not keep its processor to itself
+		}
 		if closed {
 			return
 		}
@@ -182,14 +186,22 @@ func (l *Loop) expire() {
 	}
 }
 
-// Post has f called on the loop. It may be called from any goroutine, and does not wait.
+// Post has f called on the loop; once the loop has been closed it never is. It may be called from any goroutine, and
+// does not wait.
 func (l *Loop) Post(f func()) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
 	l.posted = append(l.posted, f)
-	wake := !l.woken
-	l.woken = true
-	l.mu.Unlock()
-	if wake {
+	l.notify()
+}
+
+// notify ends the loop's wait. l.mu is held, so that event is not closed meanwhile.
+func (l *Loop) notify() {
+	if !l.woken {
+		l.woken = true
 		sysNotify(l.event)
 	}
 }
@@ -226,15 +238,18 @@ func (l *Loop) Stop(t *Timer) {
 // to say already, the owner hears at once. With an error nothing has changed.
 func (l *Loop) Watch(fd int, peer netip.AddrPort, owner Owner, t *Timer, after time.Duration) error {
 	c := &Conn{fd: fd, loop: l, peer: peer, owner: owner}
-	return l.watch(c, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLET, func() {
-		owner.Watched(c)
+	return l.watch(c, watched, func() {
 		l.dues.put(t, since(time.Now())+after)
 		l.arm()
+		owner.Watched(c) // from here on it may be told to go
 	})
 }
 
-// watch puts c into the table and its socket into epoll. before is called in between, with l.mu held.
-func (l *Loop) watch(c *Conn, events uint32, before func()) error {
+// watched is what is asked of epoll for every connection: bytes, urgent data, and the peer's end.
+const watched = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP | unix.EPOLLET
+
+// watch puts c into the table and its socket into epoll. then is called before its first event, with l.mu held.
+func (l *Loop) watch(c *Conn, events uint32, then func()) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -245,12 +260,12 @@ func (l *Loop) watch(c *Conn, events uint32, before func()) error {
 	}
 	l.table[c.fd] = c
 	c.events = events
-	if before != nil {
-		before()
-	}
 	if errno := sysEpollCtl(l.epoll, unix.EPOLL_CTL_ADD, c.fd, events); errno != 0 {
 		l.table[c.fd] = nil
 		return os.NewSyscallError("epoll_ctl", errno)
+	}
+	if then != nil {
+		then()
 	}
 	return nil
 }
@@ -288,8 +303,8 @@ func (l *Loop) conns() (all []*Conn) {
 func (l *Loop) close() {
 	l.mu.Lock()
 	l.closed = true
+	l.notify()
 	l.mu.Unlock()
-	l.Post(func() {})
 	<-l.ended
 	for _, c := range l.conns() {
 		_ = c.Close()

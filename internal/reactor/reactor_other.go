@@ -42,6 +42,9 @@ func (l *Loop) Dial(context.Context, netip.AddrPort, time.Time) (*Conn, error) {
 // Conn is a TCP connection on a loop.
 type Conn struct{ *net.TCPConn }
 
+// Abort closes the connection with a reset.
+func (c *Conn) Abort() {}
+
 // Loop returns the connection's loop.
 func (c *Conn) Loop() *Loop { return nil }
 

@@ -2,10 +2,12 @@ package reactor
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -126,24 +128,29 @@ func (t *Task) Expire() {
 	}
 }
 
-// Aside calls f, which may block, in a goroutine of its own, and lets the task that runs wait for it.
+// Aside calls f, which may block, in a goroutine of its own, and lets the task that runs wait for it. A panic of f becomes
+// the task's.
 func (l *Loop) Aside(f func()) {
 	t := l.task
-	t.idle = true
-	done := false
+	t.idle, t.read = true, 0
+	done, panicked := false, any(nil)
 	go func() {
-		f()
-		l.Post(func() {
+		defer l.Post(func() {
 			done = true
 			t.resume()
 		})
+		defer func() {
+			if p := recover(); p != nil {
+				panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+			}
+		}()
+		f()
 	}()
-	for {
-		t.yield(struct{}{})
-		if done {
-			return
-		}
+	for t.yield(struct{}{}); !done; t.yield(struct{}{}) {
 		t.idle = true // what woke it was meant for an earlier wait
+	}
+	if panicked != nil {
+		panic(panicked)
 	}
 }
 
@@ -275,7 +282,7 @@ func (l *Loop) connect(to netip.AddrPort) (*Conn, error) {
 		return nil, dialError(to, os.NewSyscallError(call, errno))
 	}
 	c := &Conn{fd: fd, loop: l, peer: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
-	if err := l.watch(c, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, nil); err != nil {
+	if err := l.watch(c, watched|unix.EPOLLOUT, nil); err != nil {
 		sysClose(fd)
 		return nil, dialError(to, err)
 	}

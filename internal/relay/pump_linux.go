@@ -14,7 +14,7 @@ import (
 
 const (
 	fairRoom = 256 << 10 // room in the destination that is worth a splice, though it is less than a third
-	fairTurn = 8         // how many steps a flow makes before others have their turn
+	fairTurn = 1 << 20   // how many bytes a flow moves, about, before others have their turn
 )
 
 // looped is what a tunnel on an event loop has besides. Whatever touches it runs on the loop.
@@ -127,7 +127,7 @@ func (t *Tunnel) startOnLoop() {
 // pump moves bytes of one direction until it would have to wait, has had its turn, or ends.
 func (t *Tunnel) pump(d int) {
 	f := &t.flows[d]
-	for range fairTurn {
+	for begun := f.delivered.Load(); f.delivered.Load()-begun < fairTurn; {
 		if f.state != running {
 			return
 		}

@@ -318,9 +318,14 @@ func (m *Manager) BeginDrain() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for s := range m.alive {
-		if s.idle.Load() {
-			s.conn.CloseFromOutside()
-		}
+		s.conn.Outside(s.closeIdle)
+	}
+}
+
+// closeIdle closes a connection that is between two exchanges.
+func (s *Session) closeIdle() {
+	if s.idle.Load() {
+		_ = s.conn.Close()
 	}
 }
 
