@@ -38,6 +38,8 @@ func (t *Tunnel) over(d int, o outcome, err error) {
 			// other direction delivers that, then finds the end by itself.
 			t.hungUp = t.err == nil && isReset(err) && t.told[d] // it had said all that it had to say
 			t.fail(1-d, "write to", err)
+			t.broke = t.now() // the other direction gets drainPatience to move something
+			t.schedule(t.nextCheck(t.broke))
 			if !isReset(err) && !isDead(t.ends[1-d]) {
 				t.stop() // a read may never say that this connection is of no more use
 			}
@@ -242,7 +244,7 @@ type drain struct {
 
 // draining reports whether the reset has to be held back, and sets the next tick if so.
 func (t *Tunnel) draining() bool {
-	if t.err == nil || t.broken[0] == t.broken[1] {
+	if t.err == nil || t.broken[0] == t.broken[1] || t.closed {
 		return false
 	}
 	now := t.now()

@@ -149,3 +149,46 @@ func TestWithoutCloseWrite(t *testing.T) {
 		t.Errorf("result = %+v, want the end of file", got)
 	}
 }
+
+// TestResetOfAStalledTunnel: a client that resets while both directions are full is found out, though the target
+// takes nothing before it has been read.
+func TestResetOfAStalledTunnel(t *testing.T) {
+	patience := drainPatience
+	drainPatience = 200 * time.Millisecond
+	defer func() { drainPatience = patience }()
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		full := func(c *net.TCPConn, n func() int64) {
+			c.SetWriteDeadline(time.Now().Add(patience))
+			go c.Write(make([]byte, 64<<20)) // ends with the connection
+			last, at := int64(-1), time.Now()
+			waitFor(t, "the direction to fill up", func() bool {
+				if now := n(); now != last {
+					last, at = now, time.Now()
+				}
+				return time.Since(at) > 300*time.Millisecond
+			})
+		}
+		full(r.client, func() int64 { n, _ := r.tunnel.Bytes(); return n })
+		full(r.target, func() int64 { _, n := r.tunnel.Bytes(); return n })
+		reset(t, r.client)
+		if got := r.result(); got.End != EndReset {
+			t.Errorf("result = %+v, want a reset", got)
+		}
+	})
+}
+
+// TestCloseOfABrokenTunnel: Close does not wait for what a side has yet to take in.
+func TestCloseOfABrokenTunnel(t *testing.T) {
+	patience := drainPatience
+	drainPatience = time.Hour
+	defer func() { drainPatience = patience }()
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		r := newRig(t, wrap, Options{})
+		go r.target.Write(make([]byte, 64<<20))
+		waitFor(t, "bytes to be on their way", func() bool { _, n := r.tunnel.Bytes(); return n > 0 })
+		reset(t, r.target)
+		r.tunnel.Close()
+		r.result()
+	})
+}

@@ -37,6 +37,12 @@ func (t *Tunnel) checkLimits() {
 		t.stopFromOutside(EndLifetime)
 		return
 	}
+	if t.broke > 0 && now-max(t.broke, t.lastMoved()) >= drainPatience {
+		// What the broken side had sent waits for the other one, which takes nothing: it may well
+		// wait for the broken side to take something.
+		t.stopFromOutside(EndReset)
+		return
+	}
 	if t.idle > 0 && now-t.lastMoved() >= t.idle {
 		q := t.queues()
 		if q == (queues{}) || q == t.queued {
@@ -64,6 +70,9 @@ func (t *Tunnel) nextCheck(now time.Duration) time.Duration {
 	}
 	if t.idle > 0 {
 		next = min(next, t.lastMoved()+t.idle)
+	}
+	if t.broke > 0 {
+		next = min(next, max(t.broke, t.lastMoved())+drainPatience)
 	}
 	if at := t.nextKeepAlive(); at > 0 {
 		next = min(next, at)

@@ -93,6 +93,8 @@ type Tunnel struct {
 	err       error
 	hungUp    bool          // err is a reset by a side that had ended its own stream
 	broken    [2]bool       // the side has failed: nothing more can be delivered to it
+	broke     time.Duration // when it did, if the other direction went on; 0 is never
+	closed    bool          // Close was called: nothing is waited for any more
 	told      [2]bool       // the other side's half-close has been passed on to this one
 	touched   time.Duration // when a waiting queue was last seen to have changed
 	queued    queues        // the queues at that time
@@ -173,6 +175,7 @@ func (t *Tunnel) Close() {
 func (t *Tunnel) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.closed = true
 	if t.drain.on && !t.concluded {
 		t.apart(t.conclude)
 		return
