@@ -10,10 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds every wait for something that must happen; it is no measure of how long it may take.
@@ -134,6 +137,16 @@ func TestEndsAndErrors(t *testing.T) {
 		{"closed by itself", nil, func(c *Conn) error {
 			_ = c.Close()
 			return errors.Join(readByte(c), c.Close(), c.CloseWrite(), c.SetDeadline(time.Now()))
+		}, net.ErrClosed},
+		{"closed, and tried to read", nil, func(c *Conn) error {
+			_ = c.Close()
+			_, err := c.TryRead(make([]byte, 1))
+			return err
+		}, net.ErrClosed},
+		{"closed, and tried to write", nil, func(c *Conn) error {
+			_ = c.Close()
+			_, err := c.TryWrite([]byte("x"))
+			return err
 		}, net.ErrClosed},
 		{"closed while it waits", nil, func(c *Conn) error {
 			c.Loop().Post(func() { _ = c.Close() })
@@ -290,6 +303,44 @@ func TestAside(t *testing.T) {
 	})
 }
 
+// TestPanicInAside: it is the task's, which can recover, and the loop goes on.
+func TestPanicInAside(t *testing.T) {
+	l := open(t, 1).Next()
+	run(t, l, func() {
+		defer func() {
+			if got := fmt.Sprint(recover()); !strings.HasPrefix(got, "boom\n") || !strings.Contains(got, "TestPanicInAside") {
+				t.Errorf("the task recovers %q, want boom and where it was", got)
+			}
+		}()
+		l.Aside(func() { panic("boom") })
+		t.Error("Aside returned")
+	})
+	run(t, l, func() {})
+}
+
+// TestTurns: who reads without ever waiting lets the others go on after his share.
+func TestTurns(t *testing.T) {
+	l := open(t, 1).Next()
+	zeros, err := os.Open("/dev/zero") // always has more
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer zeros.Close()
+	c := &Conn{fd: int(zeros.Fd()), loop: l, readable: true}
+	run(t, l, func() {
+		others, b := 0, make([]byte, 64<<10)
+		l.Defer(func() { l.Go(func() { others++ }) })
+		for read := len(b); read <= fairRead; read += len(b) {
+			if _, err := c.Read(b); err != nil {
+				t.Error(err)
+			}
+			if got, want := others > 0, read >= fairRead; got != want {
+				t.Errorf("after %d bytes another task has run: %v, want %v", read, got, want)
+			}
+		}
+	})
+}
+
 // TestTimers: they expire in order, not before their time, and not at all once stopped.
 func TestTimers(t *testing.T) {
 	g := open(t, 1)
@@ -357,6 +408,82 @@ func TestPostFromMany(t *testing.T) {
 			t.Errorf("%s was called %d times", name, n)
 		}
 	}
+}
+
+// TestPostAfterClose: nothing is called, and nothing written to a descriptor that may be somebody else's by now.
+func TestPostAfterClose(t *testing.T) {
+	g, err := Open(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := g.Next()
+	g.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	l.event = int(w.Fd())
+	l.Post(func() { t.Error("a function was called after Close") })
+	w.Close()
+	if got, err := io.ReadAll(r); len(got) > 0 || err != nil {
+		t.Errorf("the stranger's descriptor got % x, %v, want nothing", got, err)
+	}
+}
+
+// TestUrgentData: a read stops short at the urgent mark (tcp(7)), which does not mean that nothing is behind it.
+func TestUrgentData(t *testing.T) {
+	g := open(t, 1)
+	near, far := tcpPair(t)
+	rc, err := far.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []struct {
+		say   string
+		flags int
+	}{{"abc", 0}, {"X", unix.MSG_OOB}, {"def", 0}} {
+		cerr := rc.Control(func(fd uintptr) { err = unix.Sendto(int(fd), []byte(m.say), m.flags, nil) })
+		if err = errors.Join(err, cerr); err != nil {
+			t.Fatal(err)
+		}
+	}
+	onLoop(t, g.Next(), near, func(c *Conn) {
+		_ = c.SetReadDeadline(time.Now().Add(patience / 2))
+		b := make([]byte, 100)
+		if n, err := io.ReadAtLeast(c, b, 6); string(b[:n]) != "abcdef" || err != nil {
+			t.Errorf("read %q, %v, want %q", b[:n], err, "abcdef")
+		}
+	})
+}
+
+// TestAdoptNothing: when the second cannot be adopted, the first is as it was, and the loop has forgotten it.
+func TestAdoptNothing(t *testing.T) {
+	l := open(t, 1).Next()
+	near, far := tcpPair(t)
+	closed, _ := tcpPair(t)
+	closed.Close()
+	if _, err := l.Adopt(near, closed); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Adopt = %v, want %v", err, net.ErrClosed)
+	}
+	run(t, l, func() {}) // it forgets on the loop
+	if got, want := registered(t, l), 1; got != want {
+		t.Errorf("%d descriptors are in epoll, want %d, its own", got, want)
+	}
+	far.Write([]byte("x"))
+	if _, err := near.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the first reads %v, want what has come", err)
+	}
+}
+
+// registered counts the descriptors in a loop's epoll instance (proc(5)).
+func registered(t *testing.T, l *Loop) int {
+	t.Helper()
+	info, err := os.ReadFile(fmt.Sprint("/proc/self/fdinfo/", l.epoll))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(info), "tfd:")
 }
 
 // TestDetach: a connection goes from package net to a loop and back, and loses nothing on the way.
@@ -435,4 +562,28 @@ func TestWatch(t *testing.T) {
 			t.Errorf("read = %v, want %v", err, io.EOF)
 		}
 	})
+}
+
+// TestWatchFails: nothing is left of it, neither the timer nor a Conn of a number that another file may get.
+func TestWatchFails(t *testing.T) {
+	l := open(t, 1).Next()
+	file, err := os.Open("/proc/self/exe") // nothing that epoll takes
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	w := &watcher{}
+	expired := expirer(func() { t.Error("the timer has expired") })
+	if err := l.Watch(int(file.Fd()), netip.AddrPort{}, w, &Timer{Owner: expired}, 0); !errors.Is(err, syscall.EPERM) {
+		t.Errorf("Watch = %v, want %v", err, syscall.EPERM)
+	}
+	later := make(chan struct{})
+	l.Post(func() { l.Set(&Timer{Owner: expirer(func() { close(later) })}, 10*time.Millisecond) })
+	<-later // whatever was due before has expired
+	if got := l.conns(); w.c != nil || len(got) != 0 {
+		t.Errorf("the owner was given %v, the loop has %v, want nothing", w.c, got)
+	}
+	if _, err := file.Stat(); err != nil {
+		t.Errorf("the descriptor: %v, want it open", err)
+	}
 }
