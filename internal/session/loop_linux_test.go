@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -321,5 +322,104 @@ func TestEvictedOnALoop(t *testing.T) {
 	}
 	if _, err := first.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the oldest reads %v, want a reset", err)
+	}
+}
+
+// held is a resolver whose answers wait until they are released.
+type held struct {
+	asked, release chan struct{}
+	answer         netip.Addr
+}
+
+func (h held) Lookup(context.Context, netip.Addr, string) ([]netip.Addr, error) {
+	h.asked <- struct{}{}
+	<-h.release
+	return []netip.Addr{h.answer}, nil
+}
+
+// TestEvictedDuringALookup: what comes of it finds the client gone, and the session ends with everything that it had.
+func TestEvictedDuringALookup(t *testing.T) {
+	echo := echoServer(t)
+	for name, onLoop := range map[string]bool{"a goroutine": false, "a loop": true} {
+		t.Run(name, func(t *testing.T) {
+			names := held{make(chan struct{}, 1), make(chan struct{}), echo.Addr()}
+			o := newOnLoops(t, handlerFunc(func(ctx context.Context, s *Session) error {
+				p, err := s.Authorize(ctx, mustParse(fmt.Sprint("echo.test:", echo.Port())))
+				if err != nil {
+					return err
+				}
+				c, err := s.Dial(ctx, p)
+				if err != nil {
+					return err
+				}
+				s.Relay(c) // without a word to the client, which would fail
+				return nil
+			}), mux.Limits{UnfinishedPerClient: 1}, func(rt *Runtime) {
+				rt.OnLoop = map[string]bool{"test": onLoop}
+				rt.Egress = egress.New(egress.Options{Policy: rt.Policy, Resolver: names})
+			})
+			first := o.dial(t, "hello")
+			<-names.asked
+			o.dial(t, "")
+			if _, err := first.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the first reads %v, want a reset", err)
+			}
+			close(names.release)
+			if r := <-o.records.ended; r.Reason != string(mux.Evicted) {
+				t.Errorf("record = %+v, want reason %q", r, mux.Evicted)
+			}
+		})
+	}
+}
+
+// broken is an authenticator with a fault.
+type broken struct{}
+
+func (broken) Authenticate(context.Context, netip.Addr, auth.Credentials) (auth.Identity, error) {
+	panic("boom")
+}
+
+func TestPanickingAuthenticatorEndsItsSessionAlone(t *testing.T) {
+	echo := echoServer(t)
+	o := newOnLoops(t, tunnelTo, mux.Limits{}, func(rt *Runtime) { rt.Auth = broken{} })
+	for range 2 { // on both loops
+		if got, err := line(o.dial(t, "alice@"+echo.String()+"\n")); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %q, %v, want a reset", got, err)
+		}
+		if r := <-o.records.ended; r.Err == nil || !strings.Contains(r.Err.Error(), "boom") {
+			t.Errorf("record = %+v, want the panic", r)
+		}
+	}
+	for range 2 {
+		if got, err := line(o.dial(t, echo.String()+"\n")); got != "yes" || err != nil {
+			t.Errorf("the next one got %q, %v", got, err)
+		}
+	}
+}
+
+// TestDrainWhileSessionsLeaveTheirLoops: those that wait for another request end, wherever they are.
+func TestDrainWhileSessionsLeaveTheirLoops(t *testing.T) {
+	for range 20 {
+		o := newOnLoops(t, handlerFunc(func(_ context.Context, s *Session) error {
+			if s.OnLoop() {
+				_, err := line(s.Conn())
+				s.End(err)
+				s.LeaveLoop("carried")
+				return err
+			}
+			_, _ = s.Conn().Read(make([]byte, 1)) // the end of the connection
+			return nil
+		}), mux.Limits{}, nil)
+		var clients []*net.TCPConn
+		for range 8 {
+			clients = append(clients, o.dial(t, "hello\n"))
+		}
+		<-o.records.ended
+		o.BeginDrain()
+		for _, c := range clients {
+			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("a client reads %v, want the end", err)
+			}
+		}
 	}
 }
