@@ -121,6 +121,45 @@ func serverDispatches(t *testing.T, o Options) {
 	}
 }
 
+func TestFirstBytesWithTheEnd(t *testing.T) { eachWay(t, firstBytesWithTheEnd) }
+
+// Both are there when the connection is accepted: no more can come, so nothing is waited for.
+func firstBytesWithTheEnd(t *testing.T, o Options) {
+	rows := make(chan string, 1)
+	o.Rows, o.Sniff = []string{"get", RowReject}, SniffOptions{Timeout: time.Hour}
+	o.Serve = func(c *Conn) { rows <- c.Row(); c.Close() }
+	o.Handle = o.Serve
+	s := NewServer(o)
+	s.SetTable(Table{"main": {{Name: "get", Match: word("GET ")}, rejectRow}})
+	sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", sock.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, werr := io.WriteString(c, "GE")
+	if err := errors.Join(werr, c.(*net.TCPConn).CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Add(Listener{Name: "main", Socket: sock}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-rows:
+		if want := RowReject; got != want {
+			t.Errorf("row %q, want %q", got, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the row is not decided")
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
 func TestServerTakesANewTable(t *testing.T) { eachWay(t, serverTakesANewTable) }
 
 func serverTakesANewTable(t *testing.T, o Options) {
@@ -195,6 +234,48 @@ func floodOfSilentClientsLocksNobodyOut(t *testing.T, o Options) {
 	}
 	if r := <-ts.refused; r.Cause != Evicted {
 		t.Errorf("cause = %q, want %q", r.Cause, Evicted)
+	}
+}
+
+func TestManyEvictionsAtOnce(t *testing.T) { eachWay(t, manyEvictionsAtOnce) }
+
+// Whoever arrives pushes the one before out, who may be arriving still, or going by itself.
+func manyEvictionsAtOnce(t *testing.T, o Options) {
+	o.Rows, o.Limits, o.Sniff = []string{"get", RowReject}, Limits{UnfinishedPerClient: 1}, SniffOptions{Timeout: time.Hour}
+	o.Serve = func(c *Conn) { c.Close() }
+	o.Handle = o.Serve
+	s := NewServer(o)
+	s.SetTable(Table{"main": {{Name: "get", Match: word("GET ")}, rejectRow}})
+	var all sync.WaitGroup
+	for range 4 { // acceptors
+		sock, err := Listen(t.Context(), netip.MustParseAddrPort("127.0.0.1:0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Add(Listener{Name: "main", Socket: sock}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			all.Go(func() {
+				for range 200 {
+					c, err := net.Dial("tcp", sock.Addr().String())
+					if err != nil {
+						continue // reset on the way
+					}
+					_ = c.(*net.TCPConn).SetLinger(0)
+					c.Close()
+				}
+			})
+		}
+	}
+	all.Wait()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+	if total, unfinished := s.Connections(); total != 0 || unfinished != 0 {
+		t.Errorf("%d connections are still counted, %d unfinished, want none", total, unfinished)
 	}
 }
 
