@@ -22,6 +22,7 @@ import (
 	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/reactor"
 	"polyport/internal/session"
 	"polyport/mux"
 	"polyport/protocols/spec"
@@ -86,6 +87,7 @@ type gatewayOptions struct {
 	address     string
 	timeouts    session.Timeouts
 	own         func(netip.AddrPort) bool
+	loops       *reactor.Group // nil: goroutines alone
 }
 
 // gateway is the handler behind a real session manager.
@@ -125,6 +127,7 @@ func newGateway(t *testing.T, o gatewayOptions) *gateway {
 	g.Manager = session.NewManager(rt, session.Options{
 		Observers: []session.Observer{g},
 		Log:       slog.New(slog.NewJSONHandler(&g.log, nil)),
+		Loops:     o.loops,
 	})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
@@ -155,9 +158,10 @@ func (g *gateway) runtime() *session.Runtime {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	handlers := map[string]session.Handler{}
+	handlers, onLoop := map[string]session.Handler{}, map[string]bool{}
 	for _, r := range rows {
 		handlers[r.Name] = r.Handler
+		onLoop[r.Name] = o.loops != nil && r.OnLoop
 		g.handler = r.Handler.(*handler)
 	}
 	if o.timeouts == (session.Timeouts{}) {
@@ -168,6 +172,7 @@ func (g *gateway) runtime() *session.Runtime {
 		Auth:     o.users,
 		Egress:   egress.New(egress.Options{Policy: policy, Resolver: o.names, ConnectTimeout: patience, Own: o.own}),
 		Handlers: handlers,
+		OnLoop:   onLoop,
 		Listeners: map[string]session.Listener{"main": {
 			Loopback: !o.public, HelpPage: !o.noHelp, Rows: o.rows, RequireUser: o.requireUser, PublicAddress: o.address,
 		}},

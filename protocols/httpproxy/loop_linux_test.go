@@ -1,0 +1,98 @@
+package httpproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"polyport/acl"
+	"polyport/internal/reactor"
+	"polyport/internal/session"
+	"polyport/mux"
+)
+
+// dialOnLoops starts a gateway whose connections begin on event loops, and connects to it.
+func dialOnLoops(t *testing.T, o gatewayOptions) (*gateway, *peer) {
+	t.Helper()
+	var err error
+	if o.loops, err = reactor.Open(1); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.loops.Close)
+	g := newGateway(t, o)
+	s := mux.NewServer(mux.Options{Rows: []string{rowHTTP, rowConnect}, Loops: o.loops, OnLoop: g.OnLoop, Serve: g.Serve, Handle: g.Handle})
+	s.SetTable(mux.Table{"main": {{Name: rowConnect, Match: matchConnect}, {Name: rowHTTP, Match: matchHTTP}}})
+	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Add(mux.Listener{Name: "main", Socket: ln})
+	t.Cleanup(func() { _ = s.Shutdown(context.Background()) })
+	c, derr := net.DialTCP("tcp4", nil, ln.Addr().(*net.TCPAddr))
+	if err := errors.Join(err, derr); err != nil {
+		t.Fatal(err)
+	}
+	return g, newPeer(t, c)
+}
+
+// TestIdleAfterAChallenge: the connection goes on for another try, on the loop or off it, but waits for no longer than others.
+func TestIdleAfterAChallenge(t *testing.T) {
+	for _, tt := range []struct{ name, request string }{
+		{"a tunnel", "CONNECT 127.0.0.1:9 HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"a plain request", "GET http://127.0.0.1:9/ HTTP/1.1\r\nHost: x\r\n\r\n"},
+		{"one that leaves the loop", "POST http://127.0.0.1:9/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			g, c := dialOnLoops(t, gatewayOptions{
+				users: users{}, requireUser: true,
+				rules:    []acl.Rule{{Name: "loopback", Action: acl.Allow, Target: []string{"127.0.0.0/8"}}},
+				timeouts: brief(func(o *session.Timeouts) { o.KeepAlive = 50 * time.Millisecond }),
+			})
+			c.send("%s", tt.request)
+			if resp, _ := c.response(http.MethodGet); resp.StatusCode != 407 || resp.Close {
+				t.Errorf("answer %d, close %v, want 407 on a connection that goes on", resp.StatusCode, resp.Close)
+			}
+			if rest, err := c.rest(); rest != "" || err != nil {
+				t.Errorf("then came %q, %v, want the end", rest, err)
+			}
+			if rec := g.record(); rec.Status != 407 {
+				t.Errorf("record status %d, want 407", rec.Status)
+			}
+		})
+	}
+}
+
+// TestBodyLeavesTheLoop: what a task cannot serve goes on in a goroutine, and so does what follows on the connection.
+func TestBodyLeavesTheLoop(t *testing.T) {
+	o := newScripted(t, func(p *peer) {
+		for {
+			if _, err := p.r.Peek(1); err != nil {
+				return
+			}
+			req, body := p.request()
+			answer := fmt.Sprintf("%s %d", req.Method, len(body))
+			p.send("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(answer), answer)
+		}
+	})
+	g, c := dialOnLoops(t, gatewayOptions{})
+	for _, tt := range []struct{ method, body, want string }{
+		{"GET", "", "GET 0"},
+		{"POST", "hello", "POST 5"},
+		{"PUT", strings.Repeat("x", 1<<20), "PUT 1048576"},
+		{"GET", "", "GET 0"},
+	} {
+		c.send("%s http://%s/ HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", tt.method, o.addr(), len(tt.body), tt.body)
+		resp, got := c.response(tt.method)
+		if got != tt.want || resp.StatusCode != 200 || resp.Close {
+			t.Errorf("answer to %s: %d %q, close %v, want %q", tt.method, resp.StatusCode, got, resp.Close, tt.want)
+		}
+		if rec := g.record(); rec.Err != nil || rec.Method != tt.method || rec.Status != 200 {
+			t.Errorf("record = %+v, want a success", rec)
+		}
+	}
+}
