@@ -397,29 +397,63 @@ func TestPanickingAuthenticatorEndsItsSessionAlone(t *testing.T) {
 	}
 }
 
-// TestDrainWhileSessionsLeaveTheirLoops: those that wait for another request end, wherever they are.
-func TestDrainWhileSessionsLeaveTheirLoops(t *testing.T) {
-	for range 20 {
-		o := newOnLoops(t, handlerFunc(func(_ context.Context, s *Session) error {
-			if s.OnLoop() {
-				_, err := line(s.Conn())
-				s.End(err)
-				s.LeaveLoop("carried")
-				return err
+// TestDrainWhileASessionLeavesItsLoop: one that waits for another request ends, wherever it is by the time it is told.
+func TestDrainWhileASessionLeavesItsLoop(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		begin func(m *Manager)
+	}{
+		{"on its loop", (*Manager).BeginDrain},
+		{"on the way", func(m *Manager) { go m.BeginDrain() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := newOnLoops(t, handlerFunc(func(_ context.Context, s *Session) error {
+				if s.OnLoop() {
+					_, err := line(s.Conn())
+					s.End(err)
+					s.LeaveLoop("carried")
+					tt.begin(s.manager)
+					return err
+				}
+				_, _ = s.Conn().Read(make([]byte, 1)) // until it is closed
+				return nil
+			}), mux.Limits{}, nil)
+			c := o.dial(t, "hello\n")
+			if got, err := io.ReadAll(c); len(got) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the client reads %q, %v, want the end", got, err)
 			}
-			_, _ = s.Conn().Read(make([]byte, 1)) // the end of the connection
-			return nil
-		}), mux.Limits{}, nil)
-		var clients []*net.TCPConn
-		for range 8 {
-			clients = append(clients, o.dial(t, "hello\n"))
-		}
-		<-o.records.ended
-		o.BeginDrain()
-		for _, c := range clients {
-			if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("a client reads %v, want the end", err)
+			if r := <-o.records.ended; r.Err != nil {
+				t.Errorf("record = %+v", r)
 			}
+		})
+	}
+}
+
+// TestDrainSparesWhatHasBegun: a session that was idle when it was looked at is served to the end if its next exchange has begun
+// by the time its loop is told.
+func TestDrainSparesWhatHasBegun(t *testing.T) {
+	o := newOnLoops(t, handlerFunc(func(_ context.Context, s *Session) error {
+		if _, err := line(s.Conn()); err != nil {
+			return err
 		}
+		s.End(nil)
+		s.manager.BeginDrain()
+		s = s.Next(nil)
+		got, err := line(s.Conn()) // the loop is told meanwhile
+		if err == nil {
+			_, err = io.WriteString(s.Conn(), got+"\n")
+		}
+		return err
+	}), mux.Limits{}, nil)
+	c := o.dial(t, "first\n")
+	<-o.records.ended
+	if _, err := io.WriteString(c, "second\n"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := line(c); got != "second" || err != nil {
+		t.Errorf("answer %q, %v, want %q", got, err, "second")
+	}
+	if r := <-o.records.ended; r.Err != nil {
+		t.Errorf("record = %+v", r)
 	}
 }
