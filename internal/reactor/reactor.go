@@ -1,4 +1,4 @@
-// Package reactor runs TCP connections on event loops, one for each processor: no
+// Package reactor runs TCP connections on event loops, two for each processor: no
 // goroutine, stack, timer or buffer of its own belongs to a connection that waits.
 //
 // Code on a loop comes in two forms. An Owner is called when its connection has
@@ -22,8 +22,11 @@ import (
 // ErrUnsupported says that this system has no loops.
 var ErrUnsupported = errors.New("event loops are for Linux alone")
 
-// maxLoops bounds the loops on large machines.
-const maxLoops = 16
+// Two loops for each processor: when one has a megabyte to move, another has something to do for those who wait. More gain nothing.
+const (
+	loopsPerProcessor = 2
+	maxLoops          = 32
+)
 
 // Group is a number of loops. It is safe for concurrent use.
 type Group struct {
@@ -31,11 +34,11 @@ type Group struct {
 	next  atomic.Uint32
 }
 
-// Open starts n loops; zero and negative mean one for each processor, at most 16. Close ends
+// Open starts n loops; zero and negative mean two for each processor, at most 32. Close ends
 // them. The error is ErrUnsupported on systems other than Linux, else that of epoll.
 func Open(n int) (*Group, error) {
 	if n <= 0 {
-		n = min(maxLoops, runtime.GOMAXPROCS(0))
+		n = min(maxLoops, loopsPerProcessor*runtime.GOMAXPROCS(0))
 	}
 	g := new(Group)
 	for range n {
