@@ -34,15 +34,10 @@ func (a *Acceptor) toLoop() func() error {
 }
 
 // pollable returns the socket of a listener as a file: that of package net cannot be waited for
-// without its accept. Not by File, which would make it block.
+// without its accept.
 func pollable(ln *net.TCPListener) (*os.File, error) {
-	rc, err := ln.SyscallConn()
+	fd, err := reactor.Duplicate(ln)
 	if err != nil {
-		return nil, err
-	}
-	var fd int
-	cerr := rc.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(cerr, err); err != nil {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "listener"), nil

@@ -23,6 +23,7 @@ const (
 	up   direction = true
 )
 
+// String returns the direction as results name it.
 func (d direction) String() string {
 	if d == up {
 		return "up"

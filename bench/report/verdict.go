@@ -25,6 +25,7 @@ func (l Limit) Holds(v float64) bool {
 	return v <= l.Value
 }
 
+// String returns the limit as the tables show it.
 func (l Limit) String() string {
 	sign := "≤"
 	if l.Least {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ func (c *Conn) drop() {
 }
 
 func (l *Loop) adopt(nc *net.TCPConn) (*Conn, error) {
-	fd, err := duplicate(nc)
+	fd, err := Duplicate(nc)
 	if err != nil {
 		return nil, err
 	}
@@ -78,9 +79,10 @@ func (l *Loop) adopt(nc *net.TCPConn) (*Conn, error) {
 	return c, nil
 }
 
-// duplicate returns a descriptor of the same socket. Not by File, which would make it block.
-func duplicate(nc *net.TCPConn) (fd int, err error) {
-	rc, err := nc.SyscallConn()
+// Duplicate returns a second descriptor of a socket of package net, for the caller to close. Not by File, which would make
+// it block.
+func Duplicate(socket syscall.Conn) (fd int, err error) {
+	rc, err := socket.SyscallConn()
 	if err != nil {
 		return -1, err
 	}

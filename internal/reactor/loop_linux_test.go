@@ -533,7 +533,7 @@ func TestWatch(t *testing.T) {
 	l := g.Next()
 	near, far := tcpPair(t)
 	far.Write([]byte("early"))
-	fd, err := duplicate(near)
+	fd, err := Duplicate(near)
 	if err != nil {
 		t.Fatal(err)
 	}
