@@ -81,8 +81,8 @@ func (a *Acceptor) DeferAccept(d time.Duration) error {
 // Addr returns the address that the socket is bound to, with the port that the system chose for port 0.
 func (a *Acceptor) Addr() netip.AddrPort { return addrPort(a.socket.Addr()) }
 
-// queueGrace is how long a socket that is to be closed is accepted from, for the
-// sake of those who are in its queue: a close resets them.
+// queueGrace is how long a socket that is to be closed is waited at for those whose handshake is
+// under way. Whoever is in its queue by then is accepted too: a close resets them.
 const queueGrace = 10 * time.Millisecond
 
 // Close stops accepting and waits until it has stopped. Connections that were
@@ -122,7 +122,10 @@ func (a *Acceptor) run() {
 		switch {
 		case err == nil:
 			pause = 0
-		case a.isClosing() || errors.Is(err, net.ErrClosed):
+		case a.isClosing():
+			a.emptyQueue()
+			return
+		case errors.Is(err, net.ErrClosed):
 			return
 		case aborted(err):
 			// The client went away while it was queued: nobody's fault, and no reason to pause.

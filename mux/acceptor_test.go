@@ -209,6 +209,12 @@ func TestClosingASocketLosesNobodyInItsQueue(t *testing.T) {
 	if err := ts.Remove(a); err != nil {
 		t.Errorf("Remove again: %v", err)
 	}
+	wantAnswers(t, clients)
+}
+
+// wantAnswers wants the row's answer for each of the clients of queued.
+func wantAnswers(t *testing.T, clients []net.Conn) {
+	t.Helper()
 	want := "get 127.0.0.1\nGET /"
 	for i, c := range clients {
 		got := make([]byte, len(want))
@@ -216,6 +222,23 @@ func TestClosingASocketLosesNobodyInItsQueue(t *testing.T) {
 			t.Errorf("client %d of those in the queue got %q, %v; want %q", i, got, err, want)
 		}
 	}
+}
+
+func TestQueueIsEmptiedThoughItsTimeIsOver(t *testing.T) {
+	eachWay(t, func(t *testing.T, o Options) {
+		ts := startServer(t, o, Listener{})
+		sock, clients := queued(t, 20)
+		a := newAcceptor(ts.Server, &Listener{Name: "main", Socket: sock}, sock)
+		close(a.closing)
+		if err := a.socket.SetDeadline(time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+		a.run()
+		if err := a.socket.Close(); err != nil {
+			t.Fatal(err)
+		}
+		wantAnswers(t, clients)
+	})
 }
 
 func TestAddAfterShutdownClosesTheSocket(t *testing.T) {

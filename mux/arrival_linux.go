@@ -1,91 +1,14 @@
 package mux
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"polyport/internal/reactor"
 )
-
-// toLoop returns what accepts connections for the server's loops; nil if there are none.
-func (a *Acceptor) toLoop() func() error {
-	ln, ok := a.socket.(*net.TCPListener)
-	if !ok || a.server.opts.Loops == nil {
-		return nil
-	}
-	file, err := pollable(ln)
-	if err != nil {
-		return nil // no descriptor is left, perhaps: goroutines serve as well
-	}
-	raw, err := file.SyscallConn()
-	if err != nil {
-		_ = file.Close()
-		return nil
-	}
-	a.socket = &loopSocket{ln, file}
-	return (&loopAccept{Acceptor: a, raw: raw}).next
-}
-
-// pollable returns the socket of a listener as a file: that of package net cannot be waited for
-// without its accept.
-func pollable(ln *net.TCPListener) (*os.File, error) {
-	fd, err := reactor.Duplicate(ln)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), "listener"), nil
-}
-
-// loopSocket is a listening socket with its second descriptor.
-type loopSocket struct {
-	*net.TCPListener
-	file *os.File
-}
-
-// SetDeadline bounds the wait for a connection.
-func (s *loopSocket) SetDeadline(t time.Time) error { return s.file.SetReadDeadline(t) }
-
-// Close closes the socket.
-func (s *loopSocket) Close() error { return errors.Join(s.file.Close(), s.TCPListener.Close()) }
-
-// loopAccept accepts by system calls of its own: package net would ask for both addresses of each
-// connection, and put it into its own poller.
-type loopAccept struct {
-	*Acceptor
-	raw  syscall.RawConn
-	fd   int
-	peer netip.AddrPort
-	err  error
-}
-
-// next accepts one connection.
-func (a *loopAccept) next() error {
-	if err := a.raw.Read(a.try); err != nil {
-		return err
-	}
-	if a.err != nil {
-		return &net.OpError{Op: "accept", Net: "tcp", Addr: a.socket.Addr(), Err: os.NewSyscallError("accept4", a.err)}
-	}
-	a.server.acceptedSocket(a.fd, a.peer, a.l.Load())
-	return nil
-}
-
-// try is next's callback; false waits for a connection.
-func (a *loopAccept) try(listener uintptr) bool {
-	for {
-		a.fd, a.peer, a.err = reactor.Accept(int(listener))
-		if a.err != unix.EINTR {
-			return a.err != unix.EAGAIN
-		}
-	}
-}
 
 // arrival is a connection on a loop whose row is looked for. All but admission runs on the loop.
 type arrival struct {
@@ -99,12 +22,7 @@ type arrival struct {
 // acceptedSocket takes in a connection that a loop is to classify.
 func (s *Server) acceptedSocket(fd int, peer netip.AddrPort, l *Listener) {
 	if l.isBalancer(peer.Addr()) {
-		nc, err := reactor.NetConn(fd)
-		if err != nil {
-			s.opts.Refused(Refusal{Cause: ClosedEarly, Client: peer, Listener: l.Name, Err: err})
-			return
-		}
-		s.accepted(nc, l)
+		s.acceptedForGoroutine(fd, peer, l)
 		return
 	}
 	c := &Conn{client: peer, listener: l.Name, loop: s.opts.Loops.Next()}
@@ -127,6 +45,16 @@ func (s *Server) acceptedSocket(fd int, peer netip.AddrPort, l *Listener) {
 	if c.Evicted() { // before it could be told so
 		c.abort()
 	}
+}
+
+// acceptedForGoroutine takes in a socket that a goroutine is to classify.
+func (s *Server) acceptedForGoroutine(fd int, peer netip.AddrPort, l *Listener) {
+	nc, err := reactor.NetConn(fd)
+	if err != nil {
+		s.opts.Refused(Refusal{Cause: ClosedEarly, Client: peer, Listener: l.Name, Err: err})
+		return
+	}
+	s.accepted(nc, l)
 }
 
 // Watched implements reactor.Owner.

@@ -8,3 +8,6 @@ type arrival struct{}
 func (a *arrival) abort() {}
 
 func (a *Acceptor) toLoop() func() error { return nil }
+
+// emptyQueue does nothing: this system's sockets cannot be accepted from behind a deadline.
+func (a *Acceptor) emptyQueue() {}
