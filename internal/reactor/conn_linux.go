@@ -187,6 +187,13 @@ func (c *Conn) AwaitRoom() {
 	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
 }
 
+// AwaitDrain is AwaitRoom for after ErrWait: by then the kernel is going to tell by itself, if it has once been asked.
+func (c *Conn) AwaitDrain() {
+	if c.events&unix.EPOLLOUT == 0 {
+		c.AwaitRoom()
+	}
+}
+
 // Read implements net.Conn for tasks.
 func (c *Conn) Read(b []byte) (int, error) {
 	for {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,13 +30,18 @@ func (p *pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-// pipePool lends pipes. A pipe is out only while a flow passes bytes through
+// pipePool lends pipes. A pipe is out only while a flow's bytes are in
 // it, and comes back only when it is empty: what another flow finds in it would
 // be another user's data. When no flow uses the pool any more all pipes are closed.
+//
+// A flow that finds its destination full may hold its pipe until there is room, which saves looking for room beforehand and
+// lets a socket be filled to its end. Only so many may: receivers that stall must not leave the others without.
 type pipePool struct {
-	open func() (*pipe, error)
-	max  int // pipes in all
+	open  func() (*pipe, error)
+	max   int // pipes in all
+	holds int // how many of them may be held
 
+	held  atomic.Int64
 	mu    sync.Mutex
 	idle  []*pipe
 	out   int
@@ -43,9 +49,12 @@ type pipePool struct {
 	retry time.Time // no new pipe before
 }
 
-// pipes serves all tunnels. A flow holds a pipe while it makes two system calls, so
-// there is no use for many more than can run at once; and 1 MiB each, 64 are all that an unprivileged user gets.
-var pipes = &pipePool{open: openPipe, max: max(16, 2*runtime.GOMAXPROCS(0))}
+// pipes serves all tunnels. Beside the pipes that are held there is no use for many more than flows run at once; and 1 MiB
+// each, 64 are all that an unprivileged user gets.
+var pipes = &pipePool{open: openPipe, max: heldPipes + max(16, 2*runtime.GOMAXPROCS(0)), holds: heldPipes}
+
+// heldPipes is how many pipes may wait for room in their destinations.
+const heldPipes = 32
 
 // openPipe makes a pipe as large as the kernel lets us.
 func openPipe() (*pipe, error) {
@@ -91,6 +100,21 @@ func (p *pipePool) leave() {
 	}
 	p.idle = nil
 }
+
+// mayHold says that a flow that asks for a pipe now is likely to be let hold it.
+func (p *pipePool) mayHold() bool { return p.held.Load() < int64(p.holds) }
+
+// hold lets a flow keep a pipe with bytes in it, until release. False means that it must empty it and put it back.
+func (p *pipePool) hold() bool {
+	if p.held.Add(1) <= int64(p.holds) {
+		return true
+	}
+	p.held.Add(-1)
+	return false
+}
+
+// release takes hold back.
+func (p *pipePool) release() { p.held.Add(-1) }
 
 // get lends an empty pipe, or returns nil: then the caller has to copy.
 func (p *pipePool) get() *pipe {

@@ -14,7 +14,7 @@ import (
 
 const (
 	fairRoom = 256 << 10 // room in the destination that is worth a splice, though it is less than a third
-	fairTurn = 1 << 20   // how many bytes a flow moves, about, before others have their turn
+	fairTurn = 4 << 20   // how many bytes a flow moves, about, before others have their turn: what fills a socket
 )
 
 // looped is what a tunnel on an event loop has besides. Whatever touches it runs on the loop.
@@ -27,10 +27,12 @@ type looped struct {
 
 // pumped is what a flow on an event loop has besides.
 type pumped struct {
-	bulk   bool // splice, since reads fill the buffer
-	copies bool // never splice: this socket cannot
-	joined bool // counted as a user of the pipe pool
-	queued bool // it has used up its turn and will get another one
+	bulk   bool  // splice, since reads fill the buffer
+	copies bool  // never splice: this socket cannot
+	joined bool  // counted as a user of the pipe pool
+	queued bool  // it has used up its turn and will get another one
+	held   *pipe // with bytes that the destination has no room for, to be delivered before anything is read
+	left   int   // how many are in held
 }
 
 // keepAlive is what a tunnel that has been quiet for a while sets on its target: probes as package net would
@@ -82,7 +84,7 @@ func (t *Tunnel) Happened(c *reactor.Conn, e reactor.Event) {
 	if c == t.socks[fromTarget] {
 		side = fromTarget
 	}
-	if back := &t.flows[1-side]; e&reactor.Writable != 0 && (back.bulk || len(back.pending) > 0) {
+	if back := &t.flows[1-side]; e&reactor.Writable != 0 && (back.bulk || back.held != nil || len(back.pending) > 0) {
 		t.pump(1 - side) // which may have waited for room
 	}
 	if e&(reactor.Readable|reactor.Failed) != 0 {
@@ -161,15 +163,27 @@ func (t *Tunnel) step(d int) (outcome, error) {
 	switch {
 	case len(f.pending) > 0:
 		return writeFailed, t.flush(d)
+	case f.held != nil:
+		p := f.held
+		f.held = nil
+		pipes.release()
+		return t.pour(d, p, f.left)
 	case f.bulk:
 		return t.splice(d)
 	}
 	return t.copyIn(d)
 }
 
-// giveUp leaves the pipe pool.
+// giveUp leaves the pipe pool. What is in a pipe is lost.
 func (t *Tunnel) giveUp(d int) {
-	if f := &t.flows[d]; f.joined {
+	f := &t.flows[d]
+	if f.held != nil {
+		f.cut = true
+		pipes.release()
+		pipes.put(f.held, f.left)
+		f.held = nil
+	}
+	if f.joined {
 		f.joined = false
 		pipes.leave()
 	}
@@ -220,13 +234,16 @@ func (t *Tunnel) copyIn(d int) (outcome, error) {
 	return writeFailed, err
 }
 
-// splice passes one chunk through a pipe. It asks for no more than the destination has room for, so that what a slow
-// receiver does not take stays in the source's socket, where the sender's window holds it back, and not in a pipe.
+// splice passes one chunk through a pipe. If it may not hold the pipe it asks for no more than the destination has room
+// for, so that what a slow receiver does not take stays in the source's socket, where the sender's window holds it back.
 func (t *Tunnel) splice(d int) (outcome, error) {
 	f := &t.flows[d]
-	limit, ok := t.roomFor(d)
-	if !ok {
-		return writeFailed, reactor.ErrWait
+	limit := pipeSize
+	if !pipes.mayHold() {
+		var ok bool
+		if limit, ok = t.roomFor(d); !ok {
+			return writeFailed, reactor.ErrWait
+		}
 	}
 	p := pipes.get()
 	if p == nil {
@@ -262,8 +279,9 @@ func (t *Tunnel) roomFor(d int) (limit int, ok bool) {
 	return min(pipeSize, max(room-room/8, bufferSize)), true
 }
 
-// pour delivers the n bytes in a pipe. What the destination does not take is moved to memory, so that a
-// receiver that stalls holds memory in proportion to its bytes, and no pipe.
+// pour delivers the n bytes in a pipe. What the destination does not take stays there, where the next event finds it, unless
+// too many pipes are held already: then it is moved to memory, and as splice had asked for no more than what
+// there was room for, that is little.
 func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 	f := &t.flows[d]
 	var err error
@@ -282,6 +300,11 @@ func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 		pipes.put(p, n)
 		f.cut = true
 		return writeFailed, err
+	}
+	if pipes.hold() {
+		f.held, f.left = p, n
+		t.socks[1-d].AwaitDrain()
+		return writeFailed, reactor.ErrWait
 	}
 	if f.pending, err = salvage(p, n); err != nil {
 		pipes.put(p, n)
@@ -318,10 +341,10 @@ func (t *Tunnel) stopFlows() {
 		if f.state != running {
 			continue
 		}
+		t.giveUp(d)
 		f.cut = f.cut || len(f.pending) > 0
 		f.state = over
 		t.live--
-		t.giveUp(d)
 	}
 }
 

@@ -62,6 +62,20 @@ func TestPipePool(t *testing.T) {
 	}
 }
 
+func TestPipePoolLetsHoldAFew(t *testing.T) {
+	p := &pipePool{holds: 1}
+	if !p.mayHold() || !p.hold() {
+		t.Error("the first pipe may not be held")
+	}
+	if p.mayHold() || p.hold() {
+		t.Error("more pipes may be held than the pool lets")
+	}
+	p.release()
+	if !p.mayHold() || !p.hold() {
+		t.Error("after a release no pipe may be held")
+	}
+}
+
 // TestPipesCannotBeHad: an unprivileged user beyond pipe-user-pages-soft gets
 // pipes of two pages, a process without descriptors none. Then bytes are copied.
 func TestPipesCannotBeHad(t *testing.T) {
@@ -129,11 +143,16 @@ func TestOpenPipe(t *testing.T) {
 	}
 }
 
-// TestStalledReceivers: receivers that never read, however many, hold no pipe,
+// TestStalledReceivers: receivers that never read, however many, hold no more pipes than they may,
 // and when they do read nothing is missing. Other tunnels splice as before.
 func TestStalledReceivers(t *testing.T) {
+	t.Run("hold none", func(t *testing.T) { testStalledReceivers(t, &pipePool{max: 2, open: openPipe}) })
+	t.Run("hold some", func(t *testing.T) { testStalledReceivers(t, &pipePool{max: 5, holds: 3, open: openPipe}) })
+}
+
+func testStalledReceivers(t *testing.T, pool *pipePool) {
 	const tunnels = 100
-	swapPipes(t, &pipePool{max: 2, open: openPipe})
+	swapPipes(t, pool)
 	b := pattern(1 << 20)
 	var senders sync.WaitGroup
 	var rigs []*rig
@@ -157,10 +176,10 @@ func TestStalledReceivers(t *testing.T) {
 			return before == after && before > 0
 		})
 	}
-	waitFor(t, "the pipes to come back though nobody reads", func() bool {
+	waitFor(t, "the pipes to come back though nobody reads, but for those that may be held", func() bool {
 		pipes.mu.Lock()
 		defer pipes.mu.Unlock()
-		return pipes.out == 0
+		return pipes.out == pipes.holds && pipes.held.Load() == int64(pipes.holds)
 	})
 	busy := newRig(t, paths[0].wrap, Options{})
 	go busy.target.Write(b)
@@ -176,6 +195,43 @@ func TestStalledReceivers(t *testing.T) {
 	senders.Wait()
 	busy.tunnel.Close()
 	busy.wants(EndClosed, 0, int64(len(b)))
+	if held := pool.held.Load(); held != 0 || pool.out != 0 {
+		t.Errorf("%d pipes are out and %d held, though all is delivered", pool.out, held)
+	}
+}
+
+// TestStopWithAHeldPipe: the bytes of a tunnel that is stopped are lost with their pipe, and both sides hear a reset, for
+// what was sent did not arrive.
+func TestStopWithAHeldPipe(t *testing.T) {
+	pool := &pipePool{max: 2, holds: 1, open: openPipe}
+	swapPipes(t, pool)
+	r := newRig(t, paths[0].wrap, Options{})
+	go io.Copy(r.target, endless{})
+	waitFor(t, "the pipe to be held", func() bool { return pool.held.Load() == 1 })
+	r.tunnel.Close()
+	if got := r.result(); got.End != EndClosed {
+		t.Errorf("result = %+v, want closed", got)
+	}
+	mustFail(t, r.client)
+	waitFor(t, "the pipe to be closed", func() bool {
+		pool.mu.Lock()
+		defer pool.mu.Unlock()
+		return pool.held.Load() == 0 && pool.out == 0 && len(pool.idle) == 0
+	})
+}
+
+// endless is a source of zeros.
+type endless struct{}
+
+func (endless) Read(b []byte) (int, error) { return len(b), nil }
+
+// mustFail reads to an end that has to be a reset.
+func mustFail(t *testing.T, c net.Conn) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(patience))
+	if _, err := io.Copy(io.Discard, c); !isReset(err) {
+		t.Errorf("the stream ends with %v, want a reset", err)
+	}
 }
 
 // TestSalvage: what the destination does not take out of a pipe is moved to memory, in order.
