@@ -56,10 +56,10 @@ const (
 	maxPending = 4 << 20
 	// batch is how many bytes of a file's lines are written at once, at the
 	// latest after batchTime.
-	batch     = 32 << 10
+	batch     = 128 << 10
 	batchTime = 200 * time.Millisecond
 	// maxSpare bounds the memory that is kept for lines to come, in bytes.
-	maxSpare = 4 * batch
+	maxSpare = 2 * batch
 	// closeTime is how long Close waits for a writer that takes no lines.
 	closeTime = 5 * time.Second
 )

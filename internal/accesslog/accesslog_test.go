@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // full is a record with every field.
 func full() session.Record {
 	return session.Record{
-		ID: "abc-1", Start: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Client: netip.MustParseAddrPort("192.0.2.7:51000"),
+		ID: session.NewID("abc-", 1), Start: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Client: netip.MustParseAddrPort("192.0.2.7:51000"),
 		Listener: "main", Protocol: "http", Method: "GET", Version: "HTTP/1.1", Identity: "alice", UserID: "al",
 		URL: "http://example.com/a?token=secret", Target: "example.com:80", Address: netip.MustParseAddrPort("198.51.100.1:80"),
 		Backend: "web", Rule: "staff", Reason: "idle_timeout", Status: 200, BytesFromClient: 120, BytesFromTarget: 3456,
@@ -48,7 +48,7 @@ func deniedRecord() session.Record {
 }
 
 func TestLines(t *testing.T) {
-	bare := session.Record{ID: "abc-2", Start: full().Start, Client: full().Client, Listener: "main", Protocol: "reject"}
+	bare := session.Record{ID: session.NewID("abc-", 2), Start: full().Start, Client: full().Client, Listener: "main", Protocol: "reject"}
 	tests := []struct {
 		name   string
 		append func([]byte, *session.Record, bool) []byte
@@ -172,7 +172,7 @@ func TestEveryLineIsWrittenOnce(t *testing.T) {
 		writers.Go(func() {
 			for i := range each {
 				r := full()
-				r.ID = fmt.Sprintf("%d-%d", g, i)
+				r.ID = session.NewID(fmt.Sprintf("%d-", g), uint64(i))
 				l.SessionEnded(r)
 			}
 		})

@@ -54,8 +54,8 @@ func end(r *session.Record) time.Time { return r.Start.Add(r.Duration) }
 func appendJSON(b []byte, r *session.Record, redact bool) []byte {
 	b = append(b, `{"time":"`...)
 	b = appendTime(b, end(r))
-	l := line{append(b, `","level":"INFO","msg":"session end"`...)}
-	l.str(`,"id":`, r.ID)
+	b = append(b, `","level":"INFO","msg":"session end","id":"`...)
+	l := line{append(r.ID.AppendTo(b), '"')}
 	l.str(`,"protocol":`, r.Protocol)
 	l.str(`,"listener":`, r.Listener)
 	l.addr(`,"client":`, r.Client)
@@ -119,7 +119,7 @@ func appendText(b []byte, r *session.Record, redact bool) []byte {
 		}
 	}
 	b = append(b, " id="...)
-	b = append(b, r.ID...)
+	b = r.ID.AppendTo(b)
 	return append(b, '\n')
 }
 

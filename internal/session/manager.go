@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,10 +89,7 @@ func (m *Manager) Count() int {
 	return len(m.alive)
 }
 
-func (m *Manager) nextID() string {
-	var b [32]byte // on the stack, so that the string is the only allocation
-	return string(strconv.AppendUint(append(b[:0], m.idPrefix...), m.idCount.Add(1), 36))
-}
+func (m *Manager) nextID() ID { return ID{m.idPrefix, m.idCount.Add(1)} }
 
 // runtimeFor returns the Runtime that c's session begins with: the current one, or
 // the one before where a reload has just taken away the listener or the row that c was
@@ -184,7 +180,7 @@ func (m *Manager) run(s *Session) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			m.log.Error("a handler panicked; its session ends, the others go on",
-				slog.String("id", s.record.ID), slog.String("protocol", s.record.Protocol),
+				slog.String("id", s.ID()), slog.String("protocol", s.record.Protocol),
 				slog.String("panic", fmt.Sprint(p)), slog.String("stack", string(debug.Stack())))
 			s.record.Reason = string(egress.InternalError)
 			err = fmt.Errorf("%w: %v", errPanicked, p)
@@ -292,7 +288,7 @@ func (m *Manager) authFailed(s *Session, user string, err error) {
 		slog.String("client", s.record.Client.Addr().String()),
 		slog.String("user", strings.ToValidUTF8(user, "?")),
 		slog.String("protocol", s.record.Protocol), slog.String("listener", s.record.Listener),
-		slog.String("reason", reason), slog.String("id", s.record.ID))
+		slog.String("reason", reason), slog.String("id", s.ID()))
 }
 
 func asEgressError(err error) (*egress.Error, bool) {

@@ -2,13 +2,14 @@ package session
 
 import (
 	"net/netip"
+	"strconv"
 	"time"
 )
 
 // Record is the accounting of one session: one tunnel, or one HTTP exchange.
 // It becomes the one access-log line that the session leaves.
 type Record struct {
-	ID       string    // unique within the process's life and, very likely, beyond
+	ID       ID        // unique within the process's life and, very likely, beyond
 	Start    time.Time // when the first byte of the request had arrived
 	Client   netip.AddrPort
 	Listener string
@@ -32,6 +33,23 @@ type Record struct {
 	Duration time.Duration // from Start to the end
 	Err      error         // what went wrong, for the log; nil when nothing did
 }
+
+// ID identifies a session. It is written only where somebody reads it: most sessions leave it in the access log alone.
+type ID struct {
+	process string // the same for all sessions of the process
+	count   uint64 // from 1
+}
+
+// NewID makes an ID of the name of a process, which may be empty, and the number of a session in it.
+func NewID(process string, count uint64) ID { return ID{process, count} }
+
+// AppendTo appends the ID's text to b.
+func (id ID) AppendTo(b []byte) []byte {
+	return strconv.AppendUint(append(b, id.process...), id.count, 36)
+}
+
+// String returns the ID's text.
+func (id ID) String() string { return string(id.AppendTo(nil)) }
 
 // Observer sees sessions begin and end. Its methods are called from many
 // goroutines and must not block.

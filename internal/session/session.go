@@ -42,6 +42,8 @@ type Session struct {
 	record   Record
 	identity auth.Identity
 	asked    asked
+	grant    *grant      // nil until a second exchange asks
+	again    bool        // this is not the first exchange of the connection
 	finished bool        // the connection no longer counts as unfinished
 	target   net.Conn    // what Relay was given
 	leaving  bool        // LeaveLoop was called
@@ -58,7 +60,7 @@ type asked struct {
 }
 
 // ID returns the session's identifier, the one in the access log.
-func (s *Session) ID() string { return s.record.ID }
+func (s *Session) ID() string { return s.record.ID.String() }
 
 // Conn returns the client's connection. The session closes it.
 func (s *Session) Conn() *mux.Conn { return s.conn }
@@ -192,13 +194,17 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 
 // Authorize asks whether this session may reach t, by the rules and the guard.
 // The error is an *egress.Error.
-func (s *Session) Authorize(ctx context.Context, t target.Target) (p *egress.Permit, err error) {
-	r := s.request(t)
-	if _, literal := t.Addr(); literal { // nothing has to be looked up
-		return s.permitted(s.runtime.Egress.Authorize(ctx, r))
+func (s *Session) Authorize(ctx context.Context, t target.Target) (*egress.Permit, error) {
+	if _, literal := t.Addr(); literal {
+		return s.permitted(s.authorizeLiteral(ctx, t))
 	}
+	return s.permitted(s.authorizeAside(ctx, s.request(t)))
+}
+
+// authorizeAside is Authorize for a name. What it shares with another goroutine moves to the heap.
+func (s *Session) authorizeAside(ctx context.Context, r acl.Request) (p *egress.Permit, err error) {
 	s.aside(func() { p, err = s.runtime.Egress.Authorize(ctx, r) })
-	return s.permitted(p, err)
+	return p, err
 }
 
 // aside calls f, which may block: apart from the loop, if this session is served by one.
@@ -229,10 +235,7 @@ func (s *Session) AuthorizeBackend(ctx context.Context, t target.Target, b *upst
 
 // request is what the policy is asked about this session.
 func (s *Session) request(t target.Target) acl.Request {
-	if s.asked.target != t || s.asked.text == "" {
-		s.asked = asked{target: t, text: t.String()}
-	}
-	s.record.Target = s.asked.text
+	s.noteTarget(t)
 	client := s.conn.Client()
 	var now time.Time
 	if s.runtime.Egress.LooksAtTime() {
@@ -250,6 +253,14 @@ func (s *Session) request(t target.Target) acl.Request {
 		Target:      t,
 		Time:        now,
 	}
+}
+
+// noteTarget notes where the client asked to go.
+func (s *Session) noteTarget(t target.Target) {
+	if s.asked.target != t || s.asked.text == "" {
+		s.asked = asked{target: t, text: t.String()}
+	}
+	s.record.Target = s.asked.text
 }
 
 // permitted notes what was decided. Who waits for a target that he may reach is
@@ -345,6 +356,7 @@ func (s *Session) Relay(target net.Conn) {
 func (s *Session) Next(err error) *Session {
 	s.End(err)
 	s.idle.Store(false)
+	s.again = true
 	s.begin(s.manager.runtime.Load())
 	return s
 }

@@ -159,7 +159,7 @@ func TestRecordOfATunnel(t *testing.T) {
 	if r.Rule != "loopback" || r.Reason != "" || r.Err != nil || r.Target != echo.Addr().String() || r.Address.String() != echo.Addr().String() {
 		t.Errorf("record = %+v", r)
 	}
-	if r.ID == "" || r.Setup <= 0 || r.Duration < r.Setup || r.Method != "CONNECT" || r.Protocol != "test" || r.Listener != "main" {
+	if r.ID == (ID{}) || r.Setup <= 0 || r.Duration < r.Setup || r.Method != "CONNECT" || r.Protocol != "test" || r.Listener != "main" {
 		t.Errorf("record = %+v", r)
 	}
 	if killed := h.Drain(t.Context()); killed != 0 {
@@ -250,7 +250,7 @@ func TestExchangesOnOneConnection(t *testing.T) {
 	for range 4 {
 		last = <-h.records.ended
 		methods = append(methods, last.Method)
-		ids[last.ID] = true
+		ids[last.ID.String()] = true
 	}
 	if got := strings.Join(methods, ","); got != ",a,b," || len(ids) != 4 {
 		t.Errorf("methods %q with %d ids, want %q with 4", got, len(ids), ",a,b,")

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"polyport/internal/auth"
+	"polyport/internal/egress"
 	"polyport/internal/http1"
 	"polyport/internal/session"
 )
@@ -29,7 +30,8 @@ type client struct {
 	ownedBy     string  // the identity that it was authenticated under
 	basic       credentials
 	dest        destination
-	key         string // of the permit
+	keyed       *egress.Permit // that key is of
+	key         string
 	keyBytes    []byte // what it was made of
 
 	// What must be known of a request once its fields are gone.

@@ -36,6 +36,10 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 
 // keyOf returns the key of permit: the string of the exchange before where it is the same.
 func (c *client) keyOf(permit *egress.Permit) string {
+	if permit == c.keyed {
+		return c.key
+	}
+	c.keyed = permit
 	c.keyBytes = permit.AppendKey(c.keyBytes[:0])
 	if string(c.keyBytes) != c.key {
 		c.key = string(c.keyBytes)

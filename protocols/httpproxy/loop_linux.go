@@ -34,7 +34,12 @@ func (o *origin) loop() *reactor.Loop {
 // deadline, only if it has to wait, and holds no buffer of get while it does.
 func (s *stream) readOnLoop(rc *reactor.Conn, p []byte, get func() []byte, put func([]byte)) (b []byte, n int, err error) {
 	s.rd.begun = false
-	defer s.endRead()
+	b, n, err = s.readOnLoopWaiting(rc, p, get, put)
+	s.endRead()
+	return b, n, err
+}
+
+func (s *stream) readOnLoopWaiting(rc *reactor.Conn, p []byte, get func() []byte, put func([]byte)) (b []byte, n int, err error) {
 	for {
 		if rc.Readable() {
 			if b = p; get != nil {

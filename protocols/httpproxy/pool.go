@@ -10,7 +10,7 @@ import (
 
 // poolOptions bounds what a pool holds. The zero value is usable.
 type poolOptions struct {
-	// perKey bounds the idle connections of one key. Zero means 128.
+	// perKey bounds the idle connections of one key that one loop, or goroutines, may use. Zero means 128.
 	perKey int
 	// all bounds the idle connections of all keys. Zero means 4096.
 	all int
@@ -49,8 +49,14 @@ func (r *ring) push(w which, o *origin) {
 	r.count++
 }
 
+// poolKey is which connections an exchange may be lent: those of the same permits, on its own loop.
+type poolKey struct {
+	permit string
+	on     *reactor.Loop // nil for goroutines
+}
+
 // ringFor returns the ring of a key, which may be empty until something is put there.
-func (p *pool) ringFor(key string) *ring {
+func (p *pool) ringFor(key poolKey) *ring {
 	r := p.byKey[key]
 	if r == nil {
 		if r = p.spare; r == nil {
@@ -87,8 +93,8 @@ type pool struct {
 
 	mu      sync.Mutex
 	retired bool
-	byKey   map[string]*ring // one for each key that has connections
-	spare   *ring            // an empty one, for the next key
+	byKey   map[poolKey]*ring // one for each key that has connections
+	spare   *ring             // an empty one, for the next key
 	all     ring
 	timer   *time.Timer // nil until first needed
 	ticking bool
@@ -104,7 +110,7 @@ func newPool(o poolOptions) *pool {
 	if o.idleTime == 0 {
 		o.idleTime = 30 * time.Second
 	}
-	return &pool{o: o, byKey: map[string]*ring{}}
+	return &pool{o: o, byKey: map[poolKey]*ring{}}
 }
 
 // get takes out a live connection that may be used under permit, whose key is
@@ -113,7 +119,7 @@ func newPool(o poolOptions) *pool {
 // on is the loop that asks, whose connections no other may use; nil for goroutines.
 func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
 	for {
-		o := p.take(permit, key, on, maxIdle)
+		o := p.take(permit, poolKey{key, on}, maxIdle)
 		if o == nil || !o.stale() {
 			return o
 		}
@@ -122,7 +128,7 @@ func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle 
 }
 
 // take takes out the newest connection that the permit covers, dead or alive.
-func (p *pool) take(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
+func (p *pool) take(permit *egress.Permit, key poolKey, maxIdle time.Duration) *origin {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ring := p.byKey[key]
@@ -133,7 +139,7 @@ func (p *pool) take(permit *egress.Permit, key string, on *reactor.Loop, maxIdle
 		if maxIdle > 0 && time.Since(o.idleSince) > maxIdle {
 			return nil // and all that follow are older
 		}
-		if o.loop() == on && permit.Covers(o.peer) {
+		if permit.Covers(o.peer) {
 			p.remove(o)
 			return o
 		}
@@ -162,7 +168,8 @@ func (p *pool) insert(o *origin) (out *origin) {
 	if p.retired {
 		return o
 	}
-	ring := p.ringFor(o.key)
+	key := poolKey{o.key, o.loop()}
+	ring := p.ringFor(key)
 	switch {
 	case ring.count >= p.o.perKey:
 		out = ring.oldest
@@ -171,7 +178,7 @@ func (p *pool) insert(o *origin) (out *origin) {
 	}
 	if out != nil {
 		p.remove(out)
-		ring = p.ringFor(o.key) // that may have been its last
+		ring = p.ringFor(key) // that may have been its last
 	}
 	ring.push(ofKey, o)
 	o.ring = ring
@@ -183,7 +190,7 @@ func (p *pool) insert(o *origin) (out *origin) {
 // remove takes o out of both of its rings.
 func (p *pool) remove(o *origin) {
 	if o.ring.remove(ofKey, o); o.ring.count == 0 {
-		delete(p.byKey, o.key)
+		delete(p.byKey, poolKey{o.key, o.loop()})
 		p.spare = o.ring
 	}
 	o.ring = nil

@@ -297,8 +297,8 @@ func TestEgressAnswers(t *testing.T) {
 				}
 				want(t, "Proxy-Status", resp.Header.Get("Proxy-Status"), "polyport; error="+tt.reason)
 				rec := g.endedRecord(c)
-				if rec.ID == "" || !strings.Contains(body, rec.ID) {
-					t.Errorf("the page %q does not have the session id %q", body, rec.ID)
+				if id := rec.ID.String(); !strings.Contains(body, id) {
+					t.Errorf("the page %q does not have the session id %q", body, id)
 				}
 				for _, s := range tt.page {
 					if !public && !strings.Contains(body, s) {
