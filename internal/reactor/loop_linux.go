@@ -212,6 +212,10 @@ func (l *Loop) Defer(f func()) { l.again = append(l.again, f) }
 // Now returns the loop's time, which stands still while it works off what has happened.
 func (l *Loop) Now() time.Duration { return l.now }
 
+// Clock returns Now for comparing with other times of this process; as time of day it is wrong once the system's clock
+// has been set.
+func (l *Loop) Clock() time.Time { return epoch.Add(l.now) }
+
 // Round numbers the loop's looks for events: what had happened to any connection before this one has been told.
 func (l *Loop) Round() uint64 { return l.round }
 

@@ -3,6 +3,7 @@ package httpproxy
 import (
 	"errors"
 	"os"
+	"time"
 
 	"polyport/internal/nonblock"
 	"polyport/internal/reactor"
@@ -55,7 +56,7 @@ func (s *stream) readOnLoopWaiting(rc *reactor.Conn, p []byte, get func() []byte
 			}
 		}
 		if !s.rd.begun {
-			if err := s.beginRead(); err != nil {
+			if err := s.beginRead(rc.Loop().Clock()); err != nil {
 				return nil, 0, err
 			}
 		}
@@ -89,11 +90,13 @@ func peekOnLoop(rc *reactor.Conn) peeked {
 	return foundBy(nonblock.Peek(uintptr(rc.FD()), b[:]))
 }
 
-// beginIdle notes that the connection begins to be idle.
-func (o *origin) beginIdle() {
-	if o.on != nil {
-		o.idleRound = o.on.Loop().Round()
+// beginIdle says when the connection begins to be idle, which is now.
+func (o *origin) beginIdle() time.Time {
+	if o.on == nil {
+		return time.Now()
 	}
+	o.idleRound = o.on.Loop().Round()
+	return o.on.Loop().Clock()
 }
 
 // staleOnLoop is stale in a task. Whatever came before this round of the loop has made the connection readable, so the

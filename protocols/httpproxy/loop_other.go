@@ -4,6 +4,7 @@ package httpproxy
 
 import (
 	"errors"
+	"time"
 
 	"polyport/internal/reactor"
 )
@@ -19,6 +20,6 @@ func (s *stream) readOnLoop(*reactor.Conn, []byte, func() []byte, func([]byte)) 
 
 func tryOnLoop(*reactor.Conn, []byte) (int, error) { return 0, errors.ErrUnsupported }
 func peekOnLoop(*reactor.Conn) peeked              { return peekError }
-func (o *origin) beginIdle()                       {}
+func (o *origin) beginIdle() time.Time             { return time.Now() }
 func (o *origin) staleOnLoop() bool                { return true }
 func abortOnLoop(*reactor.Conn)                    {}

@@ -153,8 +153,7 @@ func (p *pool) put(o *origin) {
 	o.watcher = nil
 	o.r.Release()
 	o.w.Release()
-	o.beginIdle()
-	o.idleSince, o.reused = time.Now(), true // not with the lock held, for which others wait
+	o.idleSince, o.reused = o.beginIdle(), true // not with the lock held, for which others wait
 	out := p.insert(o)
 	if out != nil {
 		out.close()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 
 	"polyport/internal/nonblock"
 )
@@ -112,7 +113,7 @@ func (k *socket) receive(fd uintptr) bool {
 	case errno != syscall.EAGAIN:
 		k.readErr = k.failed("read", errno)
 	case !k.s.rd.begun:
-		k.readErr = k.s.beginRead()
+		k.readErr = k.s.beginRead(time.Now())
 		return k.readErr != nil
 	default:
 		return false

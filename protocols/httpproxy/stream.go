@@ -130,7 +130,7 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	s.rd.begun = false
 	defer s.endRead()
-	if err := s.beginRead(); err != nil {
+	if err := s.beginRead(time.Now()); err != nil {
 		return 0, err
 	}
 	for {
@@ -145,8 +145,8 @@ func (s *stream) Read(p []byte) (int, error) {
 }
 
 // beginRead begins the wait of a Read.
-func (s *stream) beginRead() error {
-	s.startWatch(time.Now())
+func (s *stream) beginRead(now time.Time) error {
+	s.startWatch(now)
 	return s.rd.arm(s.conn.SetReadDeadline, s.next)
 }
 
