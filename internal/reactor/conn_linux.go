@@ -194,6 +194,23 @@ func (c *Conn) AwaitDrain() {
 	}
 }
 
+// Mute asks for no events of bytes that arrive, until Unmute: who waits for room elsewhere need not be woken for each
+// of them. The peer's end, urgent data and failures are told as ever.
+func (c *Conn) Mute() {
+	if c.fd >= 0 && c.events&unix.EPOLLIN != 0 {
+		c.events &^= unix.EPOLLIN
+		_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
+	}
+}
+
+// Unmute takes Mute back. An event comes at once if bytes have arrived.
+func (c *Conn) Unmute() {
+	if c.fd >= 0 && c.events&unix.EPOLLIN == 0 {
+		c.events |= unix.EPOLLIN
+		_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
+	}
+}
+
 // Read implements net.Conn for tasks.
 func (c *Conn) Read(b []byte) (int, error) {
 	for {

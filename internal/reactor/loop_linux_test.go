@@ -587,3 +587,46 @@ func TestWatchFails(t *testing.T) {
 		t.Errorf("the descriptor: %v, want it open", err)
 	}
 }
+
+// TestMute: who has muted a connection hears of no bytes, but of the peer's end; Unmute tells of what came meanwhile.
+func TestMute(t *testing.T) {
+	l := open(t, 1).Next()
+	near, peer := tcpPair(t)
+	adopted, err := l.Adopt(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, heard := adopted[0], make(chan Event, 10)
+	run(t, l, func() {
+		c.Own(&watcher{heard: heard})
+		c.Mute()
+		c.Mute()
+	})
+	if _, err := peer.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, l, func() {}) // what has happened before is told before
+	select {
+	case e := <-heard:
+		t.Errorf("a muted connection told of %#x", e)
+	default:
+	}
+	run(t, l, c.Unmute)
+	if e := <-heard; e&Readable == 0 {
+		t.Errorf("Unmute told of %#x, want that there is something to read", e)
+	}
+	run(t, l, c.Mute)
+	if err := peer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e := <-heard; e&Readable == 0 {
+		t.Errorf("the peer's end was told as %#x, want readable", e)
+	}
+	run(t, l, func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		c.Mute() // does nothing to a closed connection
+		c.Unmute()
+	})
+}

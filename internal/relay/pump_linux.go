@@ -164,10 +164,7 @@ func (t *Tunnel) step(d int) (outcome, error) {
 	case len(f.pending) > 0:
 		return writeFailed, t.flush(d)
 	case f.held != nil:
-		p := f.held
-		f.held = nil
-		pipes.release()
-		return t.pour(d, p, f.left)
+		return t.pourHeld(d)
 	case f.bulk:
 		return t.splice(d)
 	}
@@ -304,6 +301,7 @@ func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 	if pipes.hold() {
 		f.held, f.left = p, n
 		t.socks[1-d].AwaitDrain()
+		t.socks[d].Mute()
 		return writeFailed, reactor.ErrWait
 	}
 	if f.pending, err = salvage(p, n); err != nil {
@@ -314,6 +312,19 @@ func (t *Tunnel) pour(d int, p *pipe, n int) (outcome, error) {
 	pipes.put(p, 0)
 	t.socks[1-d].AwaitRoom()
 	return writeFailed, reactor.ErrWait
+}
+
+// pourHeld goes on with a pipe that was held.
+func (t *Tunnel) pourHeld(d int) (outcome, error) {
+	f := &t.flows[d]
+	p := f.held
+	f.held = nil
+	pipes.release()
+	o, err := t.pour(d, p, f.left)
+	if f.held == nil {
+		t.socks[d].Unmute()
+	}
+	return o, err
 }
 
 // salvage takes n bytes out of a pipe.

@@ -119,7 +119,9 @@ func newPool(o poolOptions) *pool {
 // on is the loop that asks, whose connections no other may use; nil for goroutines.
 func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
 	for {
+		p.mu.Lock()
 		o := p.take(permit, poolKey{key, on}, maxIdle)
+		p.mu.Unlock()
 		if o == nil || !o.stale() {
 			return o
 		}
@@ -127,10 +129,8 @@ func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle 
 	}
 }
 
-// take takes out the newest connection that the permit covers, dead or alive.
+// take takes out the newest connection that the permit covers, dead or alive. p.mu is held.
 func (p *pool) take(permit *egress.Permit, key poolKey, maxIdle time.Duration) *origin {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	ring := p.byKey[key]
 	if ring == nil {
 		return nil
@@ -154,16 +154,16 @@ func (p *pool) put(o *origin) {
 	o.r.Release()
 	o.w.Release()
 	o.idleSince, o.reused = o.beginIdle(), true // not with the lock held, for which others wait
+	p.mu.Lock()
 	out := p.insert(o)
+	p.mu.Unlock()
 	if out != nil {
 		out.close()
 	}
 }
 
-// insert returns the connection that has to go.
+// insert returns the connection that has to go. p.mu is held.
 func (p *pool) insert(o *origin) (out *origin) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.retired {
 		return o
 	}
