@@ -178,14 +178,7 @@ func sent(n int, errno syscall.Errno) (int, error) {
 }
 
 // AwaitRoom asks for a Writable event once the socket takes bytes again; if it does so now, the event comes at once.
-func (c *Conn) AwaitRoom() {
-	if c.fd < 0 {
-		return
-	}
-	// Changing what is asked for has the kernel look anew; it does so even if nothing changes.
-	c.events |= unix.EPOLLOUT
-	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
-}
+func (c *Conn) AwaitRoom() { c.ask(c.events | unix.EPOLLOUT) }
 
 // AwaitDrain is AwaitRoom for after ErrWait: by then the kernel is going to tell by itself, if it has once been asked.
 func (c *Conn) AwaitDrain() {
@@ -197,18 +190,25 @@ func (c *Conn) AwaitDrain() {
 // Mute asks for no events of bytes that arrive, until Unmute: who waits for room elsewhere need not be woken for each
 // of them. The peer's end, urgent data and failures are told as ever.
 func (c *Conn) Mute() {
-	if c.fd >= 0 && c.events&unix.EPOLLIN != 0 {
-		c.events &^= unix.EPOLLIN
-		_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
+	if c.events&unix.EPOLLIN != 0 {
+		c.ask(c.events &^ unix.EPOLLIN)
 	}
 }
 
 // Unmute takes Mute back. An event comes at once if bytes have arrived.
 func (c *Conn) Unmute() {
-	if c.fd >= 0 && c.events&unix.EPOLLIN == 0 {
-		c.events |= unix.EPOLLIN
-		_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, c.events) // fails on no watched socket
+	if c.events&unix.EPOLLIN == 0 {
+		c.ask(c.events | unix.EPOLLIN)
 	}
+}
+
+// ask changes what epoll is asked for. That has the kernel look anew, even if nothing changes.
+func (c *Conn) ask(events uint32) {
+	if c.fd < 0 {
+		return
+	}
+	c.events = events
+	_ = sysEpollCtl(c.loop.epoll, unix.EPOLL_CTL_MOD, c.fd, events) // fails on no watched socket
 }
 
 // Read implements net.Conn for tasks.

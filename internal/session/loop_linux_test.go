@@ -287,9 +287,7 @@ func TestKillOnLoops(t *testing.T) {
 	if got, err := line(tunnel); got != "yes" || err != nil {
 		t.Fatalf("got %q, %v", got, err)
 	}
-	for o.Count() < 2 {
-		time.Sleep(time.Millisecond)
-	}
+	waitForSessions(t, o.Manager, 2)
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
 	if killed := o.Drain(now); killed != 2 {
@@ -311,9 +309,7 @@ func TestKillOnLoops(t *testing.T) {
 func TestEvictedOnALoop(t *testing.T) {
 	o := newOnLoops(t, tunnelTo, mux.Limits{UnfinishedPerClient: 2}, nil)
 	first := o.dial(t, "half ")
-	for o.Count() < 1 {
-		time.Sleep(time.Millisecond)
-	}
+	waitForSessions(t, o.Manager, 1)
 	for range 2 {
 		o.dial(t, "half ")
 	}

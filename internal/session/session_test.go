@@ -109,6 +109,16 @@ func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 	return client, server
 }
 
+// waitForSessions waits until so many sessions have begun.
+func waitForSessions(t *testing.T, m *Manager, n int) {
+	t.Helper()
+	for limit := time.Now().Add(30 * time.Second); m.Count() < n; time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("%d sessions have begun, want %d", m.Count(), n)
+		}
+	}
+}
+
 func mustTarget(t *testing.T, s string) target.Target {
 	t.Helper()
 	tgt, err := target.Parse(s)
@@ -341,9 +351,7 @@ func TestDrainKillsWhatDoesNotEnd(t *testing.T) {
 		return err
 	}), nil)
 	c := h.connect(t, "")
-	for h.Count() == 0 {
-		time.Sleep(time.Millisecond) // until Serve has begun
-	}
+	waitForSessions(t, h.Manager, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if killed := h.Drain(ctx); killed != 1 {
