@@ -41,18 +41,23 @@ func packages(t *testing.T) []pkg {
 // mayImport says which packages of this module each package may import.
 // Arrows run one way: what a package may not see, it cannot come to depend on.
 var mayImport = map[string][]string{
-	"":                     {"internal/daemon", "internal/doctor", "internal/auth"},
+	"":                     {"internal/daemon", "internal/doctor", "internal/auth", "internal/localca"},
 	"mux":                  {"internal/reactor"},
 	"internal/reactor":     {},
 	"acl":                  {"internal/target"},
 	"internal/target":      {},
 	"internal/relay":       {"internal/reactor"},
 	"internal/http1":       {},
+	"internal/http2":       {},
 	"internal/nonblock":    {},
 	"internal/socks":       {},
 	"internal/clienthello": {},
 	"internal/resolve":     {},
-	"internal/auth":        {},
+	"internal/acme":        {},
+	"internal/auth":        {"internal/file"},
+	"internal/certificate": {"internal/file"},
+	"internal/localca":     {"internal/file"},
+	"internal/file":        {},
 	"internal/config":      {},
 	"internal/upstream":    {"internal/target", "internal/http1", "internal/socks"},
 	"internal/egress":      {"acl", "internal/reactor", "internal/target", "internal/upstream", "internal/resolve"},
@@ -60,28 +65,29 @@ var mayImport = map[string][]string{
 	"internal/accesslog":   {"internal/session"},
 	"internal/doctor":      {"internal/http1", "internal/socks", "internal/clienthello", "internal/target"},
 	"internal/daemon": {
-		"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/auth", "internal/config",
+		"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/acme", "internal/auth", "internal/certificate", "internal/config",
 		"internal/egress", "internal/reactor", "internal/resolve", "internal/session", "internal/target", "internal/upstream",
 	},
 	"protocols":      {"protocols/spec", "protocols/raw", "protocols/httpproxy", "protocols/socks4", "protocols/socks5", "protocols/tls", "protocols/reject"},
-	"protocols/spec": {"mux", "internal/session", "internal/upstream"},
+	"protocols/spec": {"mux", "internal/auth", "internal/session", "internal/upstream"},
 	"integration":    {},
 
 	// The benchmark runs the built binary and sees nothing of what is in it; nothing of the gateway sees the benchmark.
-	"bench":           {"bench/load", "bench/loopback", "bench/measure", "bench/origin", "bench/peer", "bench/report", "bench/yardstick"},
-	"bench/load":      {"bench/loopback", "bench/measure", "bench/origin"},
-	"bench/loopback":  {},
-	"bench/measure":   {},
-	"bench/origin":    {"bench/loopback"},
-	"bench/peer":      {"bench/load", "bench/loopback"},
-	"bench/report":    {"bench/measure"},
-	"bench/yardstick": {"bench/loopback"},
+	"bench":             {"bench/certificate", "bench/load", "bench/loopback", "bench/measure", "bench/origin", "bench/peer", "bench/report", "bench/yardstick"},
+	"bench/certificate": {},
+	"bench/load":        {"bench/loopback", "bench/measure", "bench/origin"},
+	"bench/loopback":    {},
+	"bench/measure":     {},
+	"bench/origin":      {"bench/certificate", "bench/loopback"},
+	"bench/peer":        {"bench/certificate", "bench/load", "bench/loopback"},
+	"bench/report":      {"bench/measure"},
+	"bench/yardstick":   {"bench/loopback"},
 }
 
 // handlerMayImport is what every protocol folder may import.
 var handlerMayImport = []string{
 	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/reactor", "internal/auth", "internal/target", "internal/upstream",
-	"internal/http1", "internal/nonblock", "internal/socks", "internal/clienthello",
+	"internal/http1", "internal/http2", "internal/nonblock", "internal/socks", "internal/clienthello",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

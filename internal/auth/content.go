@@ -4,53 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"time"
+
+	"polyport/internal/file"
 )
 
-const (
-	// lookEvery is how often the file is looked at, at most.
-	lookEvery = time.Second
-	// tick is longer than that of any file system's clock: a file that was
-	// changed less than this before it was read may have been changed again
-	// since without a newer time.
-	tick = 3 * time.Second
-)
+// lookEvery is how often the file is looked at, at most.
+const lookEvery = time.Second
 
 // content is one state of the file. It is immutable.
 type content struct {
 	table
-	stamp   stamp
+	stamp   file.Stamp
 	settled bool // a later change would change the stamp
-}
-
-// stamp is by what a change of the file is noticed. The zero stamp is a file
-// that cannot be looked at.
-type stamp struct {
-	modified time.Time
-	size     int64
-	info     os.FileInfo // tells a file that was put in its place
-}
-
-func (s stamp) same(o stamp) bool {
-	if s.info == nil || o.info == nil {
-		return s.info == nil && o.info == nil
-	}
-	return s.modified.Equal(o.modified) && s.size == o.size && os.SameFile(s.info, o.info)
-}
-
-func stampOf(path string) (stamp, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}, err
-	}
-	return stamp{modified: info.ModTime(), size: info.Size(), info: info}, nil
 }
 
 // load reads the file. The stamp is taken first, so that a change in between is
 // noticed the next time.
-func load(path string, now time.Time) (*content, stamp, error) {
-	st, err := stampOf(path)
+func load(path string, now time.Time) (*content, file.Stamp, error) {
+	st, err := file.StampOf(path)
 	if err != nil {
 		return nil, st, explainMissing(path, err)
 	}
@@ -62,7 +34,7 @@ func load(path string, now time.Time) (*content, stamp, error) {
 	if err != nil {
 		return nil, st, err
 	}
-	return &content{table: t, stamp: st, settled: now.Sub(st.modified) > tick}, st, nil
+	return &content{table: t, stamp: st, settled: st.Settled(now)}, st, nil
 }
 
 // explainMissing says what to do about a file that cannot be found.
@@ -96,7 +68,7 @@ func (u *Users) Refresh() error {
 	defer u.reading.Unlock()
 	now := time.Now()
 	old := u.now.Load()
-	if st, err := stampOf(u.path); err == nil && old.settled && st.same(old.stamp) {
+	if st, err := file.StampOf(u.path); err == nil && old.settled && st.Same(old.stamp) {
 		return nil
 	}
 	fresh, _, err := load(u.path, now)
@@ -111,14 +83,14 @@ func (u *Users) Refresh() error {
 // took goes over to new content. u.reading is held.
 func (u *Users) took(fresh *content) {
 	u.now.Store(fresh)
-	u.faulty = stamp{}
+	u.faulty = file.Stamp{}
 	u.complained = false
 }
 
 // reread takes the file's new content, if there is some. u.reading is held.
 func (u *Users) reread(now time.Time) {
 	old := u.now.Load()
-	if st, err := stampOf(u.path); err == nil && old.settled && st.same(old.stamp) {
+	if st, err := file.StampOf(u.path); err == nil && old.settled && st.Same(old.stamp) {
 		return
 	}
 	fresh, st, err := load(u.path, now)
@@ -126,7 +98,7 @@ func (u *Users) reread(now time.Time) {
 		u.took(fresh)
 		return
 	}
-	if u.complained && st.same(u.faulty) {
+	if u.complained && st.Same(u.faulty) {
 		return
 	}
 	u.complained, u.faulty = true, st

@@ -3,12 +3,11 @@ package auth
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
+
+	"polyport/internal/file"
 )
 
 // ErrNoUser says that a file does not hold the user.
@@ -113,35 +112,8 @@ func rewrite(path string, create bool, edit func([]string) ([]string, error)) er
 		text.WriteString(line)
 		text.WriteByte('\n')
 	}
-	if err := replaceFile(path, text.String()); err != nil {
+	if err := file.Replace(path, []byte(text.String()), 0o600, 0o660); err != nil { // others never read it
 		return fmt.Errorf("write the users: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a new file beside the one that path leads to and renames
-// it into place. It gets the owner and the mode of the old one, but never lets
-// others read it.
-func replaceFile(path, text string) (err error) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	old, _ := os.Stat(path)
-	f, err := os.CreateTemp(filepath.Dir(path), ".htpasswd-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = io.WriteString(f, text)
-	if old != nil {
-		err = errors.Join(err, keepOwner(f, old), f.Chmod(old.Mode().Perm()&0o660|0o600))
-	}
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"polyport/internal/file"
 )
 
 const (
@@ -49,7 +51,7 @@ type Users struct {
 	reading sync.Mutex
 	// What was last complained of, so that it is done once. Guarded by reading.
 	complained bool
-	faulty     stamp
+	faulty     file.Stamp
 
 	queue *queue
 	// known is for pairs that were right before: whoever floods the queue with
@@ -73,7 +75,7 @@ var _ Authenticator = (*Users)(nil)
 func Open(o Options) (*Users, error) {
 	u := &Users{
 		path:    o.Path,
-		groups:  groupsByUser(o.Groups),
+		groups:  GroupsByUser(o.Groups),
 		lockout: o.Lockout,
 		life:    o.CacheLife,
 		log:     o.Log,
@@ -100,7 +102,8 @@ func Open(o Options) (*Users, error) {
 	return u, nil
 }
 
-func groupsByUser(groups map[string][]string) map[string][]string {
+// GroupsByUser turns the users of each group into the groups, sorted, of each user.
+func GroupsByUser(groups map[string][]string) map[string][]string {
 	byUser := make(map[string][]string)
 	for group, members := range groups {
 		for _, m := range members {
