@@ -8,6 +8,14 @@ const directWrite = 2 << 10
 
 // put appends p to what is buffered, and writes out what the buffer cannot hold.
 func (w *Writer) put(p []byte) {
+	switch {
+	case w.sink == nil:
+	case w.state == writeBody:
+		w.sinkContent(p)
+		return
+	default:
+		w.reserve(len(p)) // a head stays in one piece
+	}
 	for w.err == nil && len(p) > cap(w.buf)-len(w.buf) {
 		switch {
 		case len(w.buf) == 0 && len(p) >= directWrite:
@@ -64,7 +72,11 @@ func (w *Writer) writeBuffer() {
 
 // writeOut writes p to the connection.
 func (w *Writer) writeOut(p []byte) {
-	if w.err != nil || len(p) == 0 {
+	switch {
+	case w.err != nil || len(p) == 0:
+		return
+	case w.sink != nil:
+		w.err = ErrInvalidHead // one that no buffer holds
 		return
 	}
 	n, err := w.dst.Write(p)

@@ -12,6 +12,8 @@ import (
 // only while something is buffered. It belongs to one goroutine at a time.
 type Writer struct {
 	dst     io.Writer
+	sink    Sink   // takes all in place of dst; nil mostly
+	fields  Fields // that sink was given, for its memory
 	buf     []byte // nil, or of the pool; what it holds is buffered
 	err     error
 	written int64
@@ -208,6 +210,9 @@ func (w *Writer) EndHead(f Framing) error {
 	case w.state != writeFields || !w.fits(f):
 		w.err = ErrWriteOrder
 		return w.err
+	case w.sink != nil:
+		w.state, w.kind, w.left = writeBody, f.Kind, f.Length
+		return w.sinkHead(f)
 	case f.Kind == Chunked:
 		w.putString("Transfer-Encoding: chunked\r\n")
 	case f.Kind == Length && w.length == noLength:
@@ -247,7 +252,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, w.err
 	case len(p) == 0:
 		return 0, nil
-	case w.kind == Chunked:
+	case w.kind == Chunked && w.sink == nil:
 		w.putChunk(p)
 	case w.kind == Length:
 		w.left -= int64(len(p))
@@ -281,6 +286,10 @@ func (w *Writer) EndBody(trailers *Fields) error {
 	case w.state != writeBody, w.kind == Length && w.left > 0:
 		w.err = ErrWriteOrder
 		return w.err
+	}
+	if w.sink != nil {
+		w.state = writeBegin
+		return w.sinkEnd(trailers)
 	}
 	if w.kind == Chunked {
 		w.putString("0\r\n")
