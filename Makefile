@@ -11,6 +11,8 @@ GO         ?= go
 TOOLS      := $(CURDIR)/.tools
 GOFUMPT    := $(TOOLS)/gofumpt
 STATIC     := $(TOOLS)/staticcheck
+PEBBLE     := $(TOOLS)/pebble $(TOOLS)/pebble-challtestsrv
+H2SPEC     := $(TOOLS)/h2spec
 VERSION    ?= dev
 FUZZTIME   ?= 5m
 BUILDAH    ?= buildah
@@ -23,7 +25,7 @@ test: deps
 	$(GO) vet ./...
 	$(GO) test -race -timeout 20m ./...
 
-deps:
+deps: $(PEBBLE) $(H2SPEC)
 	@integration/install.sh
 
 check: lint test
@@ -40,6 +42,14 @@ $(GOFUMPT):
 
 $(STATIC):
 	GOBIN=$(TOOLS) $(GO) install honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# The CA that the tests get certificates from, and its name server.
+$(PEBBLE):
+	GOBIN=$(TOOLS) $(GO) install github.com/letsencrypt/pebble/v2/cmd/$(@F)@v2.10.1
+
+# The conformance tests of HTTP/2.
+$(H2SPEC):
+	GOBIN=$(TOOLS) $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 
 bench:
 	@integration/install.sh bench/packages.txt

@@ -65,6 +65,6 @@ compdef _polyport polyport
   $line --generate-bash-completion 2>/dev/null
 end
 complete -c polyport -f -a '(__polyport_candidates)'
-complete -c polyport -s c -l config -l htpasswd -r -F
+complete -c polyport -s c -l config -l htpasswd -l dir -r -F
 `,
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -126,7 +127,7 @@ type commands struct {
 func (c *commands) all() []*cli.Command {
 	list := []*cli.Command{
 		{Name: "serve", Usage: "run the gateway (what polyport does without a command)", Flags: serveFlags(), Action: c.serve},
-		c.checkCommand(), c.explainCommand(), c.doctorCommand(), c.userCommand(), c.completionCommand(),
+		c.checkCommand(), c.explainCommand(), c.doctorCommand(), c.userCommand(), c.certCommand(), c.completionCommand(),
 		{Name: "version", Usage: "print version, commit and Go version", Action: c.version},
 	}
 	for _, cmd := range list {
@@ -294,6 +295,8 @@ func (c *commands) doctorCommand() *cli.Command {
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},
 			&cli.StringFlag{Name: "tls-name", Usage: "send the server `NAME` (SNI) to the row tls, which must pass it on"},
+			&cli.StringFlag{Name: "secure", Usage: "check every row inside TLS to the gateway itself, which has the `NAME` there"},
+			&cli.StringFlag{Name: "ca", Usage: "trust the CAs in `FILE` (PEM) for that, instead of the system's", TakesFile: true},
 			&cli.StringSliceFlag{Name: "row", Usage: "check only this `ROW`, where the listener does not serve all of them"},
 			&cli.DurationFlag{Name: "timeout", Usage: "wait up to `DURATION` for each row", Value: doctor.DefaultTimeout},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print only what is wrong", DisableDefaultText: true},
@@ -313,12 +316,18 @@ func (c *commands) doctor(ctx *cli.Context) error {
 	if address == "" {
 		address = doctor.DefaultAddress
 	}
+	roots, err := rootsFrom(ctx.String("ca"))
+	if err != nil {
+		return err
+	}
 	checks := doctor.Run(context.Background(), doctor.Options{
 		Address:  address,
 		User:     ctx.String("user"),
 		Password: os.Getenv("POLYPORT_PASSWORD"),
 		Target:   ctx.String("target"),
 		TLSName:  ctx.String("tls-name"),
+		Secure:   ctx.String("secure"),
+		Roots:    roots,
 		Rows:     ctx.StringSlice("row"),
 		Timeout:  ctx.Duration("timeout"),
 	})
@@ -326,4 +335,20 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		return silentError{}
 	}
 	return nil
+}
+
+// rootsFrom reads a file of CAs; nil is those of the system.
+func rootsFrom(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", path)
+	}
+	return pool, nil
 }

@@ -79,6 +79,10 @@ func TestExitCodes(t *testing.T) {
 		{"user lst", 2, `there is no command "lst" (did you mean list?). See 'polyport user --help'`},
 		{"user add", 2, "polyport user add takes one NAME"},
 		{"user add --htpaswd x alice", 2, "did you mean --htpasswd?"},
+		{"cert a/b", 1, `"a/b" is neither a DNS name nor an IP address`},
+		{"cert --client a/b", 1, "the client's name"},
+		{"cert --client alice b", 2, `"b" has no place here. See 'polyport cert --help'`},
+		{"cert --clint alice", 2, "there is no flag --clint (did you mean --client?). See 'polyport cert --help'"},
 		{"completion", 2, "bash, zsh or fish"},
 		{"completion tcsh", 2, "bash, zsh or fish"},
 		{"completion bash", 0, ""},
@@ -147,7 +151,7 @@ func TestDoctorFlags(t *testing.T) {
 		name, args string
 		want       []string
 	}{
-		{"an unknown row", "doctor --row htp 127.0.0.1:1", []string{`no check for the row "htp"`, "http, connect, socks4, socks5, tls"}},
+		{"an unknown row", "doctor --row htp 127.0.0.1:1", []string{`no check for the row "htp"`, "http, connect, h2, socks4, socks5, tls"}},
 		{"several rows, the second unknown", "doctor --row http --row soks5 127.0.0.1:1", []string{`no check for the row "soks5"`}},
 		{"no port", "doctor --timeout 1s 127.0.0.1", []string{"is not host:port"}},
 		{"a bad target", "doctor --target nowhere 127.0.0.1:1", []string{"what to reach through the proxy"}},
@@ -201,9 +205,29 @@ func TestUserCommands(t *testing.T) {
 	}
 }
 
+func TestCertCommand(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tls")
+	steps := []struct{ args, first, config string }{
+		{"cert --dir " + dir, "A new CA, for these names only:\n", `certificate = "` + filepath.Join(dir, "server.pem") + `"`},
+		{"cert --dir " + dir, "The CA that was there has issued it", `key = "` + filepath.Join(dir, "server.key") + `"`},
+		{"cert --dir " + dir + " --client alice", "A new CA for clients:\n", `client_ca = "` + filepath.Join(dir, "client-ca.pem") + `"`},
+		{"cert --dir " + dir + " localhost 127.0.0.1", "The CA that was there has issued it", "A certificate for localhost, 127.0.0.1, good until"},
+	}
+	for _, s := range steps {
+		got := command(t, "", strings.Fields(s.args)...)
+		if got.code != exitFine || got.stderr != "" || !strings.HasPrefix(got.stdout, s.first) || !strings.Contains(got.stdout, s.config) {
+			t.Errorf("%s: ended with %d, said %q and printed\n%s", s.args, got.code, got.stderr, got.stdout)
+		}
+	}
+	got := command(t, "", "cert", "--dir", dir, "other.example")
+	if got.code != exitBad || got.stdout != "" || !strings.Contains(got.stderr, `cannot vouch for "other.example"`) {
+		t.Errorf("another name: ended with %d, said %q and printed\n%s", got.code, got.stderr, got.stdout)
+	}
+}
+
 // Nothing in a help text is left to cli's own words, which say "value" and no more.
 func TestHelpSaysWhatEachFlagTakes(t *testing.T) {
-	for _, args := range []string{"", "serve", "check", "explain", "doctor", "user add", "user remove", "user list", "completion", "version"} {
+	for _, args := range []string{"", "serve", "check", "explain", "doctor", "user add", "user remove", "user list", "cert", "completion", "version"} {
 		got := command(t, "", append(strings.Fields(args), "--help")...)
 		if got.code != exitFine || got.stderr != "" {
 			t.Errorf("%s --help: ended with %d and said %q", args, got.code, got.stderr)

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/tls"
 	_ "embed"
 	"encoding/hex"
 	"encoding/json"
@@ -16,6 +17,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +42,7 @@ type sight struct {
 	plain, secure string // "host:port", by a name that only the gateway can resolve
 	reports       chan map[string]any
 	sum           string // of the file
+	ca            string // the file of the root that the site's certificate is of
 }
 
 // siteName resolves to 127.0.0.1 for whoever asks the test's name server.
@@ -51,7 +54,8 @@ func newSight(t *testing.T) *sight {
 	s := &sight{reports: make(chan map[string]any, 1), sum: hashOf(fileBytes())}
 	mux := http.NewServeMux()
 	plain, secure := httptest.NewServer(mux), httptest.NewUnstartedServer(mux)
-	secure.EnableHTTP2 = true
+	cert, ca := certificate(t, siteName)
+	s.ca, secure.TLS, secure.EnableHTTP2 = ca, &tls.Config{Certificates: []tls.Certificate{cert}}, true
 	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // Chromium opens more connections than it keeps
 	secure.StartTLS()
 	t.Cleanup(func() { plain.Close(); secure.Close() })
@@ -199,7 +203,7 @@ func TestChromium(t *testing.T) {
 	}{
 		{"http proxy", func(proxy string) []string { return []string{"--proxy-server=http://" + proxy} }, "http", sightImages + 4},
 		{"socks5 proxy", func(proxy string) []string { return []string{"--proxy-server=socks5://" + proxy} }, "socks5", 6},
-		{"pac file", func(proxy string) []string { return []string{"--proxy-pac-url=http://" + proxy + "/proxy.pac"} }, "http", sightImages + 4},
+		{"pac file", func(proxy string) []string { return []string{"--proxy-pac-url=http://" + proxy + "/proxy.pac"} }, "socks5", 6},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -215,6 +219,54 @@ func TestChromium(t *testing.T) {
 				g.connections("connect", 2) // WebSockets and TLS
 			}
 		})
+	}
+}
+
+// trustingHome makes a home folder whose owner trusts CAs, as "polyport cert" says how.
+func trustingHome(t *testing.T, cas ...string) string {
+	t.Helper()
+	home := t.TempDir()
+	folder := filepath.Join(home, ".pki", "nssdb")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	database := "sql:" + folder
+	mustSay(t, run(t, "certutil", "-d", database, "-N", "--empty-password"), 0)
+	for i, ca := range cas {
+		mustSay(t, run(t, "certutil", "-d", database, "-A", "-t", "C,,", "-n", fmt.Sprintf("CA %d", i), "-i", ca), 0)
+	}
+	return home
+}
+
+// TestChromiumByTLS has the browser speak TLS to the gateway: by ALPN that is HTTP/2, with everything on one connection.
+func TestChromiumByTLS(t *testing.T) {
+	t.Parallel()
+	p, site := newPapers(t), newSight(t)
+	g := start(t, browsing(t)+p.table())
+	_, port, err := net.SplitHostPort(g.at())
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := []string{"--proxy-server=https://" + ownName + ":" + port, "--host-resolver-rules=MAP " + ownName + " 127.0.0.1"}
+	b := startStrictBrowser(t, trustingHome(t, p.ca(), site.ca), proxy...)
+	site.tour(t, b)
+	b.quit()                                                  // its tunnels end with it
+	if got := g.connections("http", sightImages+4); got > 2 { // Chromium has one for each kind of request
+		t.Errorf("%d requests came over %d connections, want one or two", sightImages+4, got)
+	}
+	tunnels := map[string]int{}
+	g.wait("tunnels that share a connection of HTTP/2", func(l logLine) bool { // which Chromium ends by RST_STREAM
+		if l.str("msg") != "session end" || l.str("protocol") != "connect" || !strings.HasPrefix(l.str("target"), siteName) {
+			return false
+		}
+		check(t, l, map[string]any{"version": "HTTP/2", "tls": "TLS 1.3", "server_name": ownName, "status": 200.0})
+		tunnels[l.str("connection")]++
+		return tunnels[l.str("connection")] > 1
+	})
+
+	stranger := startStrictBrowser(t, trustingHome(t, site.ca), proxy...)
+	if err := stranger.visit("http://" + site.plain + "/"); err == nil || !strings.HasPrefix(err.Error(), "net::ERR_PROXY_CERTIFICATE_INVALID") {
+		t.Errorf("a browser that does not know the CA ended its visit with %v", err)
 	}
 }
 

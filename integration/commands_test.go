@@ -115,7 +115,7 @@ redact_query = false
 		"warning: polyport.toml:5: protocols.raw.mine: it is tried before the row http",
 		"warning: polyport.toml:9: timeouts.idle: 0 keeps tunnels",
 		"warning: polyport.toml:11: log.redact_query",
-		"polyport.toml is fine: 1 listener, 7 rows, 3 rules",
+		"polyport.toml is fine: 1 listener, 8 rows, 3 rules",
 	)
 	mustSay(t, polyport(t, dir, "", "check"), 0, "the default configuration is fine")
 	mustSay(t, polyport(t, dir, "", "check", "-c", "no.toml"), 1, `there is no file "no.toml"`)

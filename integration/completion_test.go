@@ -23,7 +23,7 @@ words=(polyport %s); CURRENT=$#words; _polyport; print -- $_comps[polyport] >&2`
 		hasNot   string
 		fishLast string // what fish is asked, where quotes differ
 	}{
-		{"''", []string{"serve", "check", "explain", "doctor", "user", "completion", "version"}, "add", ""},
+		{"''", []string{"serve", "check", "explain", "doctor", "user", "cert", "completion", "version"}, "add", ""},
 		{"user ''", []string{"add", "remove", "list"}, "serve", "user "},
 		{"serve --al", []string{"--allow-client", "--allow-target", "--allow-open-proxy"}, "--listen", "serve --al"},
 		{"completion ''", []string{"bash", "fish", "zsh"}, "serve", "completion "},

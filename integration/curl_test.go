@@ -237,11 +237,11 @@ func TestCurlReadsThePages(t *testing.T) {
 		says                       []string
 	}{
 		{"help page", "main", "/", "text/html; charset=utf-8", 200, []string{"curl -x socks5h://" + here, "http://" + here + "/proxy.pac"}},
-		{"PAC file", "main", "/proxy.pac", "application/x-ns-proxy-autoconfig", 200, []string{"function FindProxyForURL(url, host)", "PROXY " + here + "; SOCKS5 " + here}},
+		{"PAC file", "main", "/proxy.pac", "application/x-ns-proxy-autoconfig", 200, []string{"function FindProxyForURL(url, host)", "SOCKS5 " + here + "; PROXY " + here}},
 		{"WPAD file", "main", "/wpad.dat", "application/x-ns-proxy-autoconfig", 200, []string{"PROXY " + here}},
 		{"no such page", "main", "/favicon.ico", "text/plain; charset=utf-8", 404, []string{"There is no such page"}},
 		{"public address", "named", "/", "text/html; charset=utf-8", 200, []string{"curl -x socks5h://proxy.example.net:7659"}},
-		{"PAC file of the public address", "named", "/proxy.pac", "application/x-ns-proxy-autoconfig", 200, []string{"PROXY proxy.example.net:7659;"}},
+		{"PAC file of the public address", "named", "/proxy.pac", "application/x-ns-proxy-autoconfig", 200, []string{"PROXY proxy.example.net:7659\";"}},
 		{"turned off", "quiet", "/", "text/plain; charset=utf-8", 400, []string{"not a web server"}},
 		{"PAC file turned off", "quiet", "/proxy.pac", "text/plain; charset=utf-8", 400, []string{"not a web server"}},
 	}

@@ -46,8 +46,14 @@ type devMessage struct {
 	Session string `json:"sessionId"`
 }
 
-// startBrowser starts Chromium with a fresh profile and an empty page.
+// startBrowser starts Chromium with a fresh profile and an empty page. It believes every certificate.
 func startBrowser(t *testing.T, args ...string) *browser {
+	t.Helper()
+	return startStrictBrowser(t, t.TempDir(), append(args, "--ignore-certificate-errors")...)
+}
+
+// startStrictBrowser is startBrowser for one that believes the CAs of the database in its home folder.
+func startStrictBrowser(t *testing.T, home string, args ...string) *browser {
 	t.Helper()
 	profile := t.TempDir()
 	b := &browser{t: t, downloads: t.TempDir(), waiting: map[int]chan devMessage{}, done: make(chan devMessage, 1), gone: make(chan struct{})}
@@ -68,8 +74,9 @@ func startBrowser(t *testing.T, args ...string) *browser {
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
 		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps", "--disable-extensions",
 		"--disable-features=OptimizationHints,MediaRouter,DialMediaRouteProvider,HttpsUpgrades,HttpsFirstBalancedMode,LocalNetworkAccessChecks",
-		"--ignore-certificate-errors", "--user-data-dir=" + profile, "--remote-debugging-pipe",
+		"--user-data-dir=" + profile, "--remote-debugging-pipe",
 	}, args...)...)
+	b.cmd.Env = append(b.cmd.Env, "HOME="+home)
 	b.cmd.ExtraFiles = []*os.File{hearCommands, sayReplies} // descriptors 3 and 4
 	b.cmd.Stdout, b.cmd.Stderr = words, words
 	if err := b.cmd.Start(); err != nil {

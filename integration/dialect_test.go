@@ -20,6 +20,8 @@ type dialect struct {
 	method  string // in the record
 	// ask is all that a client sends in front of its own data.
 	ask func(d dialect, p place) []byte
+	// open, if not nil, opens the tunnel by itself, and sends early data in it.
+	open func(t *testing.T, st *stage, early string) end
 	// welcome reads the answer that opens the tunnel, and returns it. Nil: there is none, and
 	// what was asked with goes to the server as data.
 	welcome func(t *testing.T, c net.Conn) []byte

@@ -23,7 +23,7 @@ func behindLiar(l *liar) string {
 		"[protocols.tls]\ndial_sni = true\n"
 }
 
-// askedFor sends a GET by proxy and returns the status with the reason of Proxy-Status.
+// askedFor sends a GET by proxy and returns the status with what Proxy-Status says.
 func askedFor(t *testing.T, proxy, host string) string {
 	t.Helper()
 	c := dial(t, proxy)
@@ -130,15 +130,15 @@ func TestDNSAnswers(t *testing.T) {
 		{"zero", "403 destination_ip_prohibited", 2},
 		{"mixed", "200", 0},
 		{"alias", "200", 0},
-		{"hijack", "502 dns_error", 4},
+		{"hijack", `502 dns_error; rcode="NOERROR"`, 4},
 		{"to-private", "403 destination_ip_prohibited", 2},
 		{"circle", "502 dns_error", 4},
 		{"itself", "502 dns_error", 4},
-		{"empty", "502 dns_error", 4},
-		{"servfail", "502 dns_error", 4},
-		{"refused", "502 dns_error", 4},
-		{"notimp", "502 dns_error", 4},
-		{"nxdomain", "502 dns_error", 4},
+		{"empty", `502 dns_error; rcode="NOERROR"`, 4},
+		{"servfail", `502 dns_error; rcode="SERVFAIL"`, 4},
+		{"refused", `502 dns_error; rcode="REFUSED"`, 4},
+		{"notimp", `502 dns_error; rcode="NOTIMP"`, 4},
+		{"nxdomain", `502 dns_error; rcode="NXDOMAIN"`, 4},
 		{"truncated", "200", 0},
 		{"garbage", "200", 0},
 		{"hundred", "403 destination_ip_prohibited", 2},

@@ -12,26 +12,28 @@ import (
 	"testing"
 )
 
+// scenarios are what happens to tunnels.
+var scenarios = []struct {
+	name string
+	play func(*testing.T, *stage, dialect)
+}{
+	{"ok", playOK},
+	{"denied", playDenied},
+	{"refused", playRefused},
+	{"timeout", playTimeout},
+	{"client ends first", playClientEnds},
+	{"server ends first", playServerEnds},
+	{"byte by byte", playSlow},
+	{"early data", playEarly},
+	{"server speaks first", playServerFirst},
+	{"client resets", playClientResets},
+	{"server resets", playServerResets},
+	{"64 MiB each way", playLarge},
+}
+
 func TestTunnels(t *testing.T) {
 	t.Parallel()
 	st := newStage(t)
-	scenarios := []struct {
-		name string
-		play func(*testing.T, *stage, dialect)
-	}{
-		{"ok", playOK},
-		{"denied", playDenied},
-		{"refused", playRefused},
-		{"timeout", playTimeout},
-		{"client ends first", playClientEnds},
-		{"server ends first", playServerEnds},
-		{"byte by byte", playSlow},
-		{"early data", playEarly},
-		{"server speaks first", playServerFirst},
-		{"client resets", playClientResets},
-		{"server resets", playServerResets},
-		{"64 MiB each way", playLarge},
-	}
 	for _, d := range dialects() {
 		t.Run(d.name, func(t *testing.T) {
 			for _, sc := range scenarios {
@@ -57,7 +59,7 @@ func playOK(t *testing.T, st *stage, d dialect) {
 // playRefusal asks for a place that cannot be had.
 func playRefusal(t *testing.T, st *stage, d dialect, p place, want answer, rule, reason string) {
 	t.Helper()
-	c := dial(t, st.g.addr(listener(d)))
+	c := st.connect(t, st.g.addr(listener(d)))
 	asked := d.bytes(p)
 	inOnePiece(t, c, asked)
 	got := make([]byte, len(want.begins))
@@ -74,7 +76,7 @@ func playRefusal(t *testing.T, st *stage, d dialect, p place, want answer, rule,
 	l := st.g.record("client=" + c.LocalAddr().String())
 	wantRecord := map[string]any{
 		"protocol": d.rowFor(p), "target": d.target(p), "rule": rule, "reason": reason, "status": float64(want.status),
-		"bytes_from_client": float64(0), "bytes_from_target": float64(0),
+		"bytes_from_client": float64(0), "bytes_from_target": float64(0), "tls": st.tls,
 	}
 	if want.status >= 400 { // HTTP's refusals are exchanges
 		wantRecord["bytes_from_client"] = float64(len(asked))
@@ -165,7 +167,7 @@ func playServerFirst(t *testing.T, st *stage, d dialect) {
 }
 
 // reset closes a connection by a reset, and looks for it at the other end.
-func reset(t *testing.T, from, to *net.TCPConn) {
+func reset(t *testing.T, from, to end) {
 	t.Helper()
 	if err := errors.Join(from.SetLinger(0), from.Close()); err != nil {
 		t.Fatal(err)
@@ -179,7 +181,11 @@ func playClientResets(t *testing.T, st *stage, d dialect) {
 	tn := st.tunnel(t, d, "", inOnePiece)
 	tn.toServer(t, "in the middle of a")
 	reset(t, tn.client, tn.server)
-	st.checkRecord(t, tn, "reset")
+	reason := "reset"
+	if d.version == "HTTP/2" {
+		reason = "cancelled" // that is what clients of HTTP/2 reset streams with
+	}
+	st.checkRecord(t, tn, reason)
 }
 
 func playServerResets(t *testing.T, st *stage, d dialect) {
@@ -201,7 +207,7 @@ func playLarge(t *testing.T, st *stage, d dialect) {
 		err error
 	}
 	sums := make(chan [2]sum, 2)
-	carry := func(from, to *net.TCPConn, seed byte) {
+	carry := func(from, to end, seed byte) {
 		sent := make(chan sum, 1)
 		go func() {
 			h := sha256.New()
@@ -288,7 +294,7 @@ func TestTunnelsEndWithTheDrain(t *testing.T) {
 	<-st.g.exited
 	for _, tn := range open {
 		t.Run(tn.d.name, func(t *testing.T) {
-			for side, c := range map[string]*net.TCPConn{"client": tn.client, "server": tn.server} {
+			for side, c := range map[string]end{"client": tn.client, "server": tn.server} {
 				if b, err := io.ReadAll(c); len(b) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 					t.Errorf("the %s of a tunnel that was cut off got %q, %v; want its end", side, b, err)
 				}

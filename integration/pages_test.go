@@ -102,13 +102,18 @@ func pages(t *testing.T) []string {
 	return append(list, "README.md")
 }
 
-// userFolder is a folder with a file of users, alice and bob.
+// userFolder is a folder with a file of users, alice and bob, and the certificates that the pages have made.
 func userFolder(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"alice", "bob"} {
 		if out := polyport(t, dir, "correct horse\n", "user", "add", name); out.code != 0 {
 			t.Fatalf("user add ended with %d: %s", out.code, out.stderr)
+		}
+	}
+	for _, args := range [][]string{{"cert", "proxy.example.net"}, {"cert", "--client", "alice"}} {
+		if out := polyport(t, dir, "", args...); out.code != 0 {
+			t.Fatalf("%v ended with %d: %s", args, out.code, out.stderr)
 		}
 	}
 	return dir

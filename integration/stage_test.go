@@ -20,6 +20,8 @@ type stage struct {
 	trespassed                    chan *net.TCPConn // the server ends of forbidden
 	idle                          int               // descriptors of the gateway without a session
 	config                        string
+	connect                       func(t *testing.T, addr string) end // a client's way to the gateway
+	tls                           string                              // what the records say of it
 }
 
 // listenBoth has a listener for each IP version.
@@ -72,14 +74,15 @@ backend = "%[1]s"
 `
 
 // newStage starts a gateway for the matrix.
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, more ...string) *stage {
 	t.Helper()
 	st := &stage{served: make(chan *net.TCPConn, 64), trespassed: make(chan *net.TCPConn, 64)}
+	st.connect = func(t *testing.T, addr string) end { t.Helper(); return dial(t, addr) }
 	st.open = place{"open", deskPort(t, st.served)}
 	st.forbidden = place{"forbidden", deskPort(t, st.trespassed)}
 	st.closed = place{"closed", closedPort(t)}
 	st.hole = place{"hole", holePort(t)}
-	st.config = fmt.Sprintf(stageConfig, st.forbidden.port)
+	st.config = fmt.Sprintf(stageConfig, st.forbidden.port) + strings.Join(more, "")
 	for _, p := range []place{st.open, st.forbidden, st.closed, st.hole} {
 		st.config += fmt.Sprintf(placeConfig, p.name, p.port, strings.ToUpper(p.name)+"/1")
 	}
@@ -91,7 +94,7 @@ func newStage(t *testing.T) *stage {
 // tunnelled is a tunnel of which the test holds both ends.
 type tunnelled struct {
 	d              dialect
-	client, server *net.TCPConn
+	client, server end
 	sent, heard    int64 // by the client, in bytes, as the record counts them
 }
 
@@ -99,7 +102,16 @@ type tunnelled struct {
 // asked; pace writes to the client's connection.
 func (st *stage) tunnel(t *testing.T, d dialect, early string, pace func(*testing.T, net.Conn, []byte)) *tunnelled {
 	t.Helper()
-	tn := &tunnelled{d: d, client: dial(t, st.g.addr(listener(d)))}
+	if d.open != nil {
+		tn := &tunnelled{d: d, client: d.open(t, st, early), sent: int64(len(early))}
+		tn.server = take(t, st.served)
+		if d.accept != nil {
+			d.accept(t, tn.server)
+		}
+		hear(t, tn.server, early)
+		return tn
+	}
+	tn := &tunnelled{d: d, client: st.connect(t, st.g.addr(listener(d)))}
 	asked := d.bytes(st.open)
 	pace(t, tn.client, append(bytes.Clone(asked), early...))
 	tn.server = take(t, st.served)
@@ -156,7 +168,7 @@ func (tn *tunnelled) close(t *testing.T) {
 }
 
 // shut ends the direction from one end to the other, and waits until it has arrived.
-func shut(t *testing.T, from, to *net.TCPConn) {
+func shut(t *testing.T, from, to end) {
 	t.Helper()
 	if err := from.CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -170,11 +182,11 @@ func shut(t *testing.T, from, to *net.TCPConn) {
 func (st *stage) checkRecord(t *testing.T, tn *tunnelled, reason string) {
 	t.Helper()
 	d := tn.d
-	l := st.g.record("client=" + tn.client.LocalAddr().String())
+	l := st.g.record("client="+tn.client.LocalAddr().String(), "protocol="+d.rowFor(st.open)) // of whom HTTP/2 has another
 	check(t, l, map[string]any{
 		"protocol": d.rowFor(st.open), "listener": listener(d), "target": d.target(st.open), "address": tn.server.LocalAddr().String(), "rule": allowedBy(d),
 		"status": float64(d.ok), "reason": reason, "version": d.version, "method": d.method,
-		"bytes_from_client": float64(tn.sent), "bytes_from_target": float64(tn.heard),
+		"bytes_from_client": float64(tn.sent), "bytes_from_target": float64(tn.heard), "tls": st.tls,
 	})
 }
 

@@ -43,6 +43,7 @@ type slot struct {
 	conn    net.Conn
 	state   slotState
 	evicted bool
+	within  *slot       // that of the connection that this is a stream of; nil for a connection of its own
 	waiting atomic.Bool // its row is not known yet
 	all     slotLinks   // in caps.oldest
 	own     slotLinks   // in client.oldest
@@ -95,6 +96,15 @@ func (l *slotList) remove(s *slot) {
 	n.prev, n.next = nil, nil
 }
 
+// oldestFor returns the first slot that may make room for s: the connection that s is a stream of may not.
+func (l *slotList) oldestFor(s *slot) *slot {
+	first := l.first
+	if first != nil && first == s.within {
+		return l.links(first).next
+	}
+	return first
+}
+
 func newCaps(l Limits) *caps {
 	return &caps{limits: l, clients: map[netip.Addr]*clientSlots{}, oldest: slotList{links: allLinks}}
 }
@@ -126,7 +136,7 @@ func (c *caps) take(s *slot, conn net.Conn, client netip.Addr) (evicted []*slot,
 	defer c.mu.Unlock()
 	var room *slot
 	if client.IsValid() {
-		if room, refused = c.roomOf(clientKey(client)); refused != "" {
+		if room, refused = c.roomOf(s, clientKey(client)); refused != "" {
 			return nil, refused
 		}
 	}
@@ -134,7 +144,7 @@ func (c *caps) take(s *slot, conn net.Conn, client netip.Addr) (evicted []*slot,
 		evicted = append(evicted, room)
 	}
 	if over(c.total, c.limits.Connections) || over(c.unfinished, c.limits.Unfinished) {
-		if room = c.evict(c.oldest.first); room == nil {
+		if room = c.evict(c.oldest.oldestFor(s)); room == nil {
 			return evicted, TooManyConnections
 		}
 		evicted = append(evicted, room)
@@ -159,19 +169,19 @@ func (c *caps) name(s *slot, client netip.Addr) (evicted *slot, refused Cause) {
 		return nil, Evicted
 	}
 	key := clientKey(client)
-	if evicted, refused = c.roomOf(key); refused == "" {
+	if evicted, refused = c.roomOf(s, key); refused == "" {
 		c.assign(s, key)
 	}
 	return evicted, refused
 }
 
-// roomOf makes room under a client's caps if they are reached. c.mu is held.
-func (c *caps) roomOf(key netip.Addr) (evicted *slot, refused Cause) {
+// roomOf makes room for s under a client's caps if they are reached. c.mu is held.
+func (c *caps) roomOf(s *slot, key netip.Addr) (evicted *slot, refused Cause) {
 	cs := c.clients[key]
 	if cs == nil || !over(cs.total, c.limits.ConnectionsPerClient) && !over(cs.unfinished, c.limits.UnfinishedPerClient) {
 		return nil, ""
 	}
-	if evicted = c.evict(cs.oldest.first); evicted == nil {
+	if evicted = c.evict(cs.oldest.oldestFor(s)); evicted == nil {
 		return nil, TooManyOfClient
 	}
 	return evicted, ""

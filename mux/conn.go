@@ -1,6 +1,7 @@
 package mux
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
@@ -23,11 +24,15 @@ type Conn struct {
 	listener string
 	row      string
 	wrote    bool // so the client has an answer to read, which a reset must not destroy
+	ended    bool // the end of what the client sends has been read while sniffing
 	child    int  // which cmux listener serves row
 	loop     *reactor.Loop
-	left     atomic.Bool // it has left loop
-	arrival  *arrival    // while its row is looked for on the loop
-	slot     slot        // the place in the caps; freed by Close
+	left     atomic.Bool          // it has left loop
+	bare     net.Conn             // under every layer, what others than who serves it may close; set before left
+	arrival  *arrival             // while its row is looked for on the loop
+	secured  *tls.ConnectionState // of the layer that nc is; nil is none
+	within   *Conn                // nc is one of its streams; nil for a connection of its own
+	slot     slot                 // the place in the caps; freed by Close
 }
 
 // Read reads the sniffed bytes first, then the connection.
@@ -132,8 +137,13 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.nc.SetWriteDeadline(t) }
 
 // Finished says that the handshake is over: the connection no longer counts as
-// unfinished and cannot be evicted. It may be called more than once.
-func (c *Conn) Finished() { c.slot.finish() }
+// unfinished and cannot be evicted, nor can the one that it is a stream of. It may be called more than once.
+func (c *Conn) Finished() {
+	c.slot.finish()
+	if c.within != nil {
+		c.within.Finished()
+	}
+}
 
 // Evicted reports whether the connection was closed to make room for a newer one.
 func (c *Conn) Evicted() bool { return c.slot.wasEvicted() }
@@ -185,7 +195,15 @@ func (c *Conn) abort() {
 		c.loop.Post(c.abortHere)
 		return
 	}
-	abort(c.nc)
+	abort(c.bareConn())
+}
+
+// bareConn returns the connection under every layer.
+func (c *Conn) bareConn() net.Conn {
+	if c.bare != nil {
+		return c.bare
+	}
+	return c.nc
 }
 
 // abortHere is abort on the loop.
@@ -234,14 +252,13 @@ func (c *Conn) LeaveLoop() error {
 	if !ok {
 		return nil
 	}
-	local := c.Local()
 	tcp, err := rc.Detach()
 	if err != nil {
 		c.nc = closedConn{rc.RemoteAddr()}
 	} else {
 		c.nc, c.tcp = tcp, tcp
 	}
-	c.local = local
+	c.bare = c.nc
 	c.left.Store(true)
 	return err
 }
@@ -252,6 +269,14 @@ const (
 	lingerBytes = 256 << 10
 )
 
+// SetLinger is that of a TCP connection: with 0 the coming Close is a reset.
+func (c *Conn) SetLinger(sec int) error {
+	if l, ok := c.nc.(interface{ SetLinger(int) error }); ok {
+		return l.SetLinger(sec)
+	}
+	return errors.ErrUnsupported
+}
+
 // CloseGently closes the connection so that what was written to it last arrives: a
 // close with unread bytes in the receive buffer is a reset, and that destroys what
 // the client has not read yet. So it ends our side and discards what the client still
@@ -259,7 +284,10 @@ const (
 // the goroutine that reads; while it waits it holds no buffer.
 func (c *Conn) CloseGently() {
 	c.dropBuffer()
-	if c.wrote && c.CloseWrite() == nil {
+	if c.secured != nil && c.within == nil {
+		_ = c.SetWriteDeadline(time.Now().Add(lingerTime)) // of a close_notify; it fails only on a closed connection
+	}
+	if c.within == nil && c.wrote && c.CloseWrite() == nil && !c.ended {
 		_ = c.SetReadDeadline(time.Now().Add(lingerTime)) // fails only on a closed connection, as fill then does
 		for n := 0; n < lingerBytes && c.fill() == nil; c.dropBuffer() {
 			n += len(c.prefix)
@@ -271,7 +299,7 @@ func (c *Conn) CloseGently() {
 // NewConn makes a Conn of any net.Conn, for tests of handlers: prefix is
 // what was sniffed of it, row what matched. It has no place in any cap.
 func NewConn(nc net.Conn, listener, row string, prefix []byte) *Conn {
-	c := &Conn{nc: nc, prefix: prefix, listener: listener, row: row}
+	c := &Conn{nc: nc, bare: nc, prefix: prefix, listener: listener, row: row}
 	c.tcp, _ = nc.(*net.TCPConn)
 	c.client, c.local = addrPort(nc.RemoteAddr()), addrPort(nc.LocalAddr())
 	return c

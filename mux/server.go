@@ -48,10 +48,11 @@ type Options struct {
 
 // Server is the shared port. Make one with NewServer.
 type Server struct {
-	opts  Options
-	caps  *caps
-	table atomic.Pointer[Table]
-	sniff atomic.Pointer[SniffOptions]
+	opts   Options
+	caps   *caps
+	table  atomic.Pointer[Table]
+	inside atomic.Pointer[Table] // what is served inside secured connections
+	sniff  atomic.Pointer[SniffOptions]
 
 	feed     chan *Conn
 	ending   chan struct{} // closed when Shutdown begins
@@ -83,6 +84,7 @@ func NewServer(o Options) *Server {
 		served:    make(chan struct{}),
 	}
 	s.SetTable(Table{})
+	s.SetInside(Table{})
 	s.SetSniff(o.Sniff)
 	s.root = &virtualListener{feed: s.feed, closed: make(chan struct{})}
 	s.cmux = cmux.New(s.root)
@@ -114,6 +116,9 @@ func (s *Server) childOf(row string) int {
 
 // SetTable replaces the protocol table for connections that come from now on.
 func (s *Server) SetTable(t Table) { s.table.Store(&t) }
+
+// SetInside replaces the protocol table for the inside of secured connections (Inject).
+func (s *Server) SetInside(t Table) { s.inside.Store(&t) }
 
 // SetSniff replaces the time bounds for connections that come from now on.
 func (s *Server) SetSniff(o SniffOptions) {
@@ -150,7 +155,7 @@ func (s *Server) Remove(a *Acceptor) error {
 
 // accepted takes in a connection that a goroutine is to classify.
 func (s *Server) accepted(nc *net.TCPConn, l *Listener) {
-	c := &Conn{nc: nc, tcp: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name}
+	c := &Conn{nc: nc, tcp: nc, bare: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name}
 	balancer := l.isBalancer(c.client.Addr())
 	if refused := s.admit(c, nc, balancer); refused != "" {
 		s.refuse(c, refused, nil)
@@ -192,8 +197,12 @@ func (s *Server) welcome(c *Conn, balancer bool) {
 
 // newSniffer begins to classify a connection.
 func (s *Server) newSniffer(c *Conn) sniffer {
+	table := &s.table
+	if c.secured != nil {
+		table = &s.inside
+	}
 	start := time.Now()
-	sn := sniffer{c: c, rows: (*s.table.Load())[c.listener], opts: s.sniff.Load(), start: start}
+	sn := sniffer{c: c, rows: (*table.Load())[c.listener], opts: s.sniff.Load(), start: start}
 	sn.deadline = start.Add(sn.opts.Timeout)
 	if hasRow(sn.rows, sn.opts.SilentRow) {
 		sn.silentRow = sn.opts.SilentRow

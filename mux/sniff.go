@@ -193,6 +193,7 @@ func (c *Conn) fillPlain() error {
 	if n > 0 {
 		return nil
 	}
+	c.ended = err == io.EOF
 	c.releaseEmpty()
 	return err
 }

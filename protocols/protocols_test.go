@@ -44,7 +44,7 @@ func TestRowsInOrder(t *testing.T) {
 			t.Errorf("the row %s lacks a matcher or a handler", r.Name)
 		}
 	}
-	want := []string{"mine", "silent", "http", "connect", "socks4", "socks5", "tls", mux.RowReject}
+	want := []string{"mine", "silent", "http", "connect", "h2", "socks4", "socks5", "tls", mux.RowReject}
 	if !slices.Equal(names, want) {
 		t.Errorf("rows %v, want %v", names, want)
 	}
@@ -58,6 +58,7 @@ func TestEachOpeningHasItsRow(t *testing.T) {
 	}
 	for opening, want := range map[string]string{
 		"GET http://example.com/ HTTP/1.1\r\n":         "http",
+		"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n":             "h2",
 		"GET / HTTP/1.1\r\n":                           "http",
 		"CONNECT example.com:443 HTTP/1.1\r\n":         "connect",
 		"\x04\x01\x01\xbb\x00\x00\x00\x01\x00host\x00": "socks4",

@@ -47,6 +47,20 @@ func deniedRecord() session.Record {
 	return r
 }
 
+// secureRecord is full, of a client that came by TLS.
+func secureRecord() session.Record {
+	r := full()
+	r.TLS, r.ServerName = "TLS 1.3", "proxy.example.net"
+	return r
+}
+
+// streamRecord is full, of a stream of HTTP/2.
+func streamRecord() session.Record {
+	r := secureRecord()
+	r.Version, r.Connection, r.Stream = "HTTP/2", session.NewID("abc-", 36), 4294967295
+	return r
+}
+
 func TestLines(t *testing.T) {
 	bare := session.Record{ID: session.NewID("abc-", 2), Start: full().Start, Client: full().Client, Listener: "main", Protocol: "reject"}
 	tests := []struct {
@@ -57,9 +71,12 @@ func TestLines(t *testing.T) {
 	}{
 		{"json", appendJSON, full(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","method":"GET","version":"HTTP/1.1","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
 		{"json, nothing known", appendJSON, bare, `{"time":"2026-03-01T12:00:00.000Z","level":"INFO","msg":"session end","id":"abc-2","protocol":"reject","listener":"main","client":"192.0.2.7:51000","bytes_from_client":0,"bytes_from_target":0,"duration_s":0.000000}`},
+		{"json, by TLS", appendJSON, secureRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","tls":"TLS 1.3","server_name":"proxy.example.net","method":"GET","version":"HTTP/1.1","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
+		{"json, a stream", appendJSON, streamRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","tls":"TLS 1.3","server_name":"proxy.example.net","connection":"abc-10","stream":4294967295,"method":"GET","version":"HTTP/2","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
 		{"text", appendText, full(), `12:00:02.250 http 192.0.2.7:51000 user=alice GET http://example.com/a? HTTP/1.1 status=200 address=198.51.100.1:80 bytes=120/3456 2.25s rule="staff" reason="idle_timeout" err="cut short" id=abc-1`},
 		{"text, nothing known", appendText, bare, `12:00:00.000 reject 192.0.2.7:51000 - bytes=0/0 0s id=abc-2`},
 		{"common", appendCommon, full(), `192.0.2.7 - alice [01/Mar/2026:12:00:00 +0000] "GET http://example.com/a? HTTP/1.1" 200 3456`},
+		{"common, a stream", appendCommon, streamRecord(), `192.0.2.7 - alice [01/Mar/2026:12:00:00 +0000] "GET http://example.com/a? HTTP/2" 200 3456`},
 		{"common, tunnel", appendCommon, tunnelRecord(), `192.0.2.7 - - [01/Mar/2026:12:00:00 +0000] "CONNECT example.com:80 SOCKS5" 200 3456`},
 		{"common, nothing known", appendCommon, bare, `192.0.2.7 - - [01/Mar/2026:12:00:00 +0000] "-" 503 -`},
 		{"squid", appendSquid, full(), `1772366402.250   2250 192.0.2.7 TCP_MISS_ABORTED/200 3456 GET http://example.com/a? alice HIER_DIRECT/198.51.100.1 -`},
@@ -97,6 +114,7 @@ func TestHostileFieldsStayInTheirLine(t *testing.T) {
 		for _, h := range hostile {
 			r := full()
 			r.Method, r.Version, r.Identity, r.UserID, r.URL, r.Target, r.Backend, r.Rule, r.Reason, r.Err = h, h, h, h, h, h, h, h, h, errors.New(h)
+			r.ServerName = h
 			got := string(appendLine(nil, &r, true))
 			if strings.Count(got, "\n") != 1 || !strings.HasSuffix(got, "\n") {
 				t.Errorf("%s: %q made %q", name, h, got)

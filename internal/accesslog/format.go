@@ -75,6 +75,12 @@ func appendJSON(b []byte, r *session.Record, redact bool) []byte {
 	l.addr(`,"client":`, r.Client)
 	l.str(`,"identity":`, r.Identity)
 	l.str(`,"user_id":`, r.UserID)
+	l.str(`,"tls":`, r.TLS)
+	l.str(`,"server_name":`, r.ServerName)
+	if !r.Connection.IsZero() {
+		l.b = append(r.Connection.AppendTo(append(l.b, `,"connection":"`...)), '"')
+		l.num(`,"stream":`, int64(r.Stream))
+	}
 	l.str(`,"method":`, r.Method)
 	l.str(`,"version":`, r.Version)
 	l.str(`,"target":`, r.Target)

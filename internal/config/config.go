@@ -38,6 +38,7 @@ type File struct {
 	Rule []Rule `toml:"rule" reload:"live"`
 	// Backend holds the [backend.NAME] tables.
 	Backend map[string]Backend `toml:"backend" reload:"live"`
+	TLS     TLS                `toml:"tls"`
 	Log     Log                `toml:"log"`
 	DNS     DNS                `toml:"dns"`
 
@@ -126,11 +127,19 @@ func (f *File) decode(errs *faults) {
 // resolvePaths makes the paths in the file independent of the working directory
 // of the process: a service manager starts it in "/".
 func (f *File) resolvePaths(folder string) {
-	if p := f.Auth.Htpasswd; p != "" && !filepath.IsAbs(p) {
-		f.Auth.Htpasswd = filepath.Join(folder, p)
+	within := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(folder, *p)
+		}
 	}
-	if p := f.Log.AccessTo; p != "" && !f.Log.accessToStream() && !filepath.IsAbs(p) {
-		f.Log.AccessTo = filepath.Join(folder, p)
+	for _, p := range f.paths() {
+		within(p)
+	}
+	for name, c := range f.TLS.Certificate {
+		within(&c.Certificate)
+		within(&c.Key)
+		within(&c.OCSP)
+		f.TLS.Certificate[name] = c
 	}
 }
 

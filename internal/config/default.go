@@ -30,12 +30,18 @@ func Default() *File {
 			ConnectionsPerClient: 8192,
 			Unfinished:           16384,
 			UnfinishedPerClient:  512,
+			StreamsPerConnection: 256,
 		},
-		Auth: Auth{Lockout: Lockout{
-			Failures: 5,
-			Window:   Duration(10 * time.Minute),
-			Ban:      Duration(15 * time.Minute),
-		}},
+		Auth: Auth{
+			ClientCertificate: CertificateRequest,
+			ClientIdentity:    IdentitySAN,
+			Lockout: Lockout{
+				Failures: 5,
+				Window:   Duration(10 * time.Minute),
+				Ban:      Duration(15 * time.Minute),
+			},
+		},
+		TLS:          TLS{MinVersion: "1.2", ACME: ACME{Challenges: []string{ChallengeALPN, ChallengeHTTP}}},
 		HTTP:         HTTP{Anonymity: AnonymityHideClient},
 		Log:          Log{Level: "info", Access: AccessAuto, AccessTo: ToStderr, RedactQuery: true},
 		DefaultRules: true,

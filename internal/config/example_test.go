@@ -93,7 +93,7 @@ type leaf struct {
 
 // leaves collects every key of a struct, named tables under the names that the example uses.
 func leaves(into map[string]leaf, prefix string, v reflect.Value) {
-	names := map[string]string{"listen": "main", "backend": "ssh"}
+	names := map[string]string{"listen": "main", "backend": "ssh", "certificate": "main"}
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		key := field.Tag.Get("toml")

@@ -198,7 +198,7 @@ port = ["99999"]
 			`f.toml: lsiten: unknown key: did you mean "listen"?`,
 		}},
 		{"nothing close", "[http]\nvia = false\n", []string{
-			`f.toml:2: http.via: unknown key: what may stand here is "anonymity"`,
+			`f.toml:2: http.via: unknown key: what may stand here is "anonymity", "forward_https"`,
 		}},
 		{"[protocols] is a table", "protocols = 5\n", []string{
 			`f.toml:1: protocols: this must be a table for each protocol, such as [protocols.tls], and is a whole number`,
@@ -213,7 +213,7 @@ port = ["99999"]
 			"f.toml:1: TOML files cannot contain control characters: '0x1b'",
 		}},
 		{"nor an escaped one", `"\u001b[2J\n" = 5`, []string{
-			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "listen", "sniff", "timeouts", "limits", "auth", "http", "rule", "backend", "log", "dns", "protocols"`,
+			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "listen", "sniff", "timeouts", "limits", "auth", "http", "rule", "backend", "tls", "log", "dns", "protocols"`,
 		}},
 	}
 	for _, tt := range tests {

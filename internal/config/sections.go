@@ -10,6 +10,8 @@ type Listener struct {
 	Protocols []string `toml:"protocols" reload:"relisten"`
 	// RequireUser is nil where the file does not say; see File.RequireUser.
 	RequireUser *bool `toml:"require_user" reload:"live"`
+	// RequireTLS serves nobody outside TLS to the gateway itself.
+	RequireTLS bool `toml:"require_tls" reload:"live"`
 	// ProxyProtocolFrom lists the balancers that must send, and alone may send, a PROXY protocol header.
 	ProxyProtocolFrom []Prefix `toml:"proxy_protocol_from" reload:"relisten"`
 	// PublicAddress is the "host:port" under which clients know this listener; "" is where they connected to.
@@ -45,7 +47,7 @@ func (f *File) RequireUser(listener string) bool {
 	if r := f.Listen[listener].RequireUser; r != nil {
 		return *r
 	}
-	return f.Auth.Htpasswd != ""
+	return f.HasUsers()
 }
 
 // HelpPage reports whether the listener shows a help page to browsers: what
@@ -84,12 +86,20 @@ type Limits struct {
 	ConnectionsPerClient int `toml:"connections_per_client" reload:"live"`
 	Unfinished           int `toml:"unfinished" reload:"live"` // not yet past sniff and handshake
 	UnfinishedPerClient  int `toml:"unfinished_per_client" reload:"live"`
+	StreamsPerConnection int `toml:"streams_per_connection" reload:"live"` // of HTTP/2, at once
 }
 
 // Auth is the [auth] table.
 type Auth struct {
 	// Htpasswd is the path of the file of users; "" is no users.
 	Htpasswd string `toml:"htpasswd" reload:"live"`
+	// ClientCA is the path of the CAs whose clients are known by their certificates; "" is none.
+	ClientCA string `toml:"client_ca" reload:"live"`
+	// ClientCRL is the path of their revocation lists; "" is none.
+	ClientCRL string `toml:"client_crl" reload:"live"`
+	// ClientCertificate is one of the Certificate constants, ClientIdentity one of the Identity ones.
+	ClientCertificate string `toml:"client_certificate" reload:"live"`
+	ClientIdentity    string `toml:"client_identity" reload:"live"`
 	// Groups maps a group's name to its users.
 	Groups  map[string][]string `toml:"groups" reload:"live"`
 	Lockout Lockout             `toml:"lockout"`
@@ -113,6 +123,8 @@ const (
 type HTTP struct {
 	// Anonymity is one of the Anonymity constants.
 	Anonymity string `toml:"anonymity" reload:"live"`
+	// ForwardHTTPS has the gateway itself fetch https URIs that clients ask for without a tunnel.
+	ForwardHTTPS bool `toml:"forward_https" reload:"live"`
 }
 
 // Values of Rule.Action.

@@ -30,6 +30,7 @@ func (f *File) Validate(rows []string) error {
 	f.checkTimeouts(errs)
 	f.checkLimits(errs)
 	f.checkAuth(errs)
+	f.checkTLS(errs)
 	checkEnum(errs, root.key("http").key("anonymity"), f.HTTP.Anonymity, AnonymityOff, AnonymityHideClient, AnonymityHideProxy)
 	f.checkRules(errs, known)
 	f.checkBackends(errs)
@@ -234,6 +235,7 @@ func (f *File) checkLimits(errs *faults) {
 		{"connections_per_client", f.Limits.ConnectionsPerClient},
 		{"unfinished", f.Limits.Unfinished},
 		{"unfinished_per_client", f.Limits.UnfinishedPerClient},
+		{"streams_per_connection", f.Limits.StreamsPerConnection},
 	} {
 		if l.n < 1 || l.n > maxLimit {
 			errs.addf(p.key(l.key), "%d is not a limit: write a number from 1 to %d", l.n, maxLimit)

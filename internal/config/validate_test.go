@@ -174,7 +174,7 @@ func TestWarnings(t *testing.T) {
 			`f.toml:1: allow_open_proxy: the check that keeps this gateway from becoming an open proxy is off`,
 		}},
 		{"passwords in the clear", "[listen.main]\naddress = [\"0.0.0.0:1\"]\n[listen.lo]\n[auth]\nhtpasswd = \"u\"\n", []string{
-			`f.toml:1: listen.main: users' passwords cross the network in the clear to this listener (HTTP Basic, SOCKS5): let only trusted networks reach it`,
+			`f.toml:1: listen.main: users' passwords cross the network in the clear to this listener (HTTP Basic, SOCKS5) from clients that do not use TLS: let only trusted networks reach it, or write require_tls = true`,
 		}},
 		{"no lockout", "[auth]\nhtpasswd = \"u\"\n[auth.lockout]\nfailures = 0\n", []string{
 			`f.toml:4: auth.lockout.failures: 0 turns the lockout off: passwords may be guessed without end`,
@@ -186,9 +186,9 @@ func TestWarnings(t *testing.T) {
 			`f.toml:2: listen.main.proxy_protocol_from[0]: ::/0 lets everybody declare any client address: name the balancers alone`,
 		}},
 		{"users that are not there", "[listen.main]\nrequire_user = true\n[auth.groups]\ng = [\"a\"]\n[[rule]]\naction = \"allow\"\ngroup = [\"g\"]\n", []string{
-			`f.toml:2: listen.main.require_user: there are no users ([auth] htpasswd): only rules with anonymous = true will admit anybody`,
-			`f.toml:3: auth.groups: there are no users (htpasswd), so that nobody is in these groups`,
-			`f.toml: rule[0] (the 1st [[rule]]): it names users, but there are none ([auth] htpasswd), so that it never matches`,
+			`f.toml:2: listen.main.require_user: there are no users ([auth] htpasswd or client_ca): only rules with anonymous = true will admit anybody`,
+			`f.toml:3: auth.groups: there are no users (htpasswd, client_ca), so that nobody is in these groups`,
+			`f.toml: rule[0] (the 1st [[rule]]): it names users, but there are none ([auth] htpasswd or client_ca), so that it never matches`,
 		}},
 		{"endless tunnels, queries in the log", "[timeouts]\nidle = \"0s\"\n[log]\nredact_query = false\n", []string{
 			`f.toml:2: timeouts.idle: 0 keeps tunnels that nobody uses any more for ever`,

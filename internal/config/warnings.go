@@ -35,11 +35,11 @@ func (w *warnings) addf(p *place, format string, args ...any) {
 func (f *File) warnListeners(w *warnings) {
 	for _, name := range f.ListenerNames() {
 		p, l := root.key("listen").key(name), f.Listen[name]
-		if f.Auth.Htpasswd != "" && !l.Loopback() {
-			w.addf(p, "users' passwords cross the network in the clear to this listener (HTTP Basic, SOCKS5): let only trusted networks reach it")
+		if f.Auth.Htpasswd != "" && !l.Loopback() && !l.RequireTLS {
+			w.addf(p, "users' passwords cross the network in the clear to this listener (HTTP Basic, SOCKS5) from clients that do not use TLS: let only trusted networks reach it, or write require_tls = true")
 		}
-		if l.RequireUser != nil && *l.RequireUser && f.Auth.Htpasswd == "" {
-			w.addf(p.key("require_user"), "there are no users ([auth] htpasswd): only rules with anonymous = true will admit anybody")
+		if l.RequireUser != nil && *l.RequireUser && !f.HasUsers() {
+			w.addf(p.key("require_user"), "there are no users ([auth] htpasswd or client_ca): only rules with anonymous = true will admit anybody")
 		}
 		if l.DeferAccept > 0 && f.Sniff.SilentTo != "" {
 			w.addf(p.key("defer_accept"), "clients that wait for their server to speak first are not seen before it has passed: [sniff] silent_to serves them late on this listener")
@@ -73,8 +73,8 @@ func (f *File) warnBalancer(w *warnings, p *place, b Prefix) {
 func (f *File) warnUsers(w *warnings) {
 	p := root.key("auth")
 	if f.Auth.Htpasswd == "" {
-		if len(f.Auth.Groups) > 0 {
-			w.addf(p.key("groups"), "there are no users (htpasswd), so that nobody is in these groups")
+		if len(f.Auth.Groups) > 0 && !f.HasUsers() {
+			w.addf(p.key("groups"), "there are no users (htpasswd, client_ca), so that nobody is in these groups")
 		}
 		return
 	}
@@ -86,8 +86,8 @@ func (f *File) warnUsers(w *warnings) {
 func (f *File) warnRules(w *warnings) {
 	for i, r := range f.Rule {
 		p := f.rulePlace(i)
-		if f.Auth.Htpasswd == "" && (len(r.User) > 0 || len(r.Group) > 0) {
-			w.addf(p, "it names users, but there are none ([auth] htpasswd), so that it never matches")
+		if !f.HasUsers() && (len(r.User) > 0 || len(r.Group) > 0) {
+			w.addf(p, "it names users, but there are none ([auth] htpasswd or client_ca), so that it never matches")
 		}
 	}
 }

@@ -20,10 +20,16 @@ import (
 )
 
 // builtInRows are the rows that every gateway has; users' raw rows come on top.
-var builtInRows = []string{"http", "connect", "socks4", "socks5", "tls", rowSilent, mux.RowReject}
+var builtInRows = []string{"http", "connect", rowHTTP2, "socks4", "socks5", "tls", rowSilent, mux.RowReject}
 
 // rowSilent serves clients that send nothing.
 const rowSilent = "silent"
+
+// rowHTTP2 serves connections whose streams are sessions of the rows http and connect.
+const rowHTTP2 = "h2"
+
+// rowTLS is the way into TLS to the gateway itself.
+const rowTLS = "tls"
 
 // assembly is what a configuration comes to: everything but what lives longer
 // than one configuration (state) and what touches the network.
@@ -31,20 +37,33 @@ type assembly struct {
 	policy    *acl.Policy
 	rows      []spec.Row
 	listeners map[string]session.Listener
-	table     mux.Table
+	table     mux.Table // outside TLS
+	inside    mux.Table // inside TLS to the gateway itself
+	security  *security // nil where there is no such TLS
 }
 
-// assemble builds and checks everything that f describes. The error lists every fault.
-func assemble(f *config.File) (*assembly, error) {
+// close lets go of what the assembly reads in the background.
+func (a *assembly) close() { a.security.close() }
+
+// assemble builds and checks everything that f describes. The caller closes the assembly. The error lists every fault.
+func assemble(f *config.File, l lent) (*assembly, error) {
 	var errs *multierror.Error
 	backends, err := makeBackends(f)
 	errs = multierror.Append(errs, err)
-	a := &assembly{listeners: map[string]session.Listener{}, table: mux.Table{}}
-	a.rows, err = protocols.Rows(spec.Env{
-		Backend:  func(name string) (*upstream.Backend, bool) { b, ok := backends[name]; return b, ok },
-		SilentTo: f.Sniff.SilentTo,
-		HTTP:     spec.HTTP{Anonymity: f.HTTP.Anonymity},
-	}, f.DecodeProtocol)
+	a := &assembly{listeners: map[string]session.Listener{}, table: mux.Table{}, inside: mux.Table{}}
+	a.security, err = openSecurity(f, l)
+	errs = multierror.Append(errs, err)
+	env := spec.Env{
+		Backend:    func(name string) (*upstream.Backend, bool) { b, ok := backends[name]; return b, ok },
+		SilentTo:   f.Sniff.SilentTo,
+		HTTP:       spec.HTTP{Anonymity: f.HTTP.Anonymity, Streams: f.Limits.StreamsPerConnection, ForwardHTTPS: f.HTTP.ForwardHTTPS},
+		TLS:        a.security.spec(),
+		SecureName: a.security.name(f),
+	}
+	if l.acme != nil {
+		env.ACMEAnswer = l.acme.answer
+	}
+	a.rows, err = protocols.Rows(env, f.DecodeProtocol)
 	errs = multierror.Append(errs, f.At("protocols", err), f.Unknown())
 	errs = multierror.Append(errs, f.Validate(rowNames(a.rows)))
 	a.policy, err = acl.New(policyOptions(f))
@@ -53,6 +72,7 @@ func assemble(f *config.File) (*assembly, error) {
 		errs = multierror.Append(errs, f.At("", refuseOpenProxy(f, a.policy)))
 	}
 	if err := errs.ErrorOrNil(); err != nil {
+		a.close()
 		return nil, config.Join(err)
 	}
 	for name := range f.Listen {
@@ -92,6 +112,7 @@ func (a *assembly) addListener(f *config.File, name string) {
 	l := f.Listen[name]
 	sl := session.Listener{
 		RequireUser:   f.RequireUser(name),
+		RequireTLS:    l.RequireTLS,
 		Loopback:      l.Loopback(),
 		HelpPage:      f.HelpPage(name),
 		PublicAddress: l.PublicAddress,
@@ -104,7 +125,11 @@ func (a *assembly) addListener(f *config.File, name string) {
 	}
 	a.listeners[name] = sl
 	for _, r := range a.rows {
-		if sl.Rows == nil || sl.Rows[r.Name] || r.Name == mux.RowReject {
+		if sl.Rows != nil && !sl.Rows[r.Name] && r.Name != mux.RowReject {
+			continue
+		}
+		a.inside[name] = append(a.inside[name], r.Row)
+		if !sl.RequireTLS || r.Name == rowTLS || r.Name == mux.RowReject {
 			a.table[name] = append(a.table[name], r.Row)
 		}
 	}
@@ -126,6 +151,7 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 		Listeners: a.listeners,
 		Timeouts: session.Timeouts{
 			Handshake: time.Duration(f.Timeouts.Handshake),
+			Connect:   time.Duration(f.Timeouts.Connect),
 			Idle:      neverIfZero(f.Timeouts.Idle),
 			KeepAlive: time.Duration(f.Timeouts.KeepAlive),
 			Lifetime:  time.Duration(f.Timeouts.Lifetime),
@@ -133,6 +159,9 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 	}
 	if st.users != nil {
 		rt.Auth = st.users
+	}
+	if a.security != nil {
+		rt.Certified = a.security.certified
 	}
 	for _, r := range a.rows {
 		rt.Handlers[r.Name] = r.Handler
@@ -168,7 +197,7 @@ func muxSniff(f *config.File) mux.SniffOptions {
 
 // policyOptions translates the [[rule]] tables, and those that flags have made.
 func policyOptions(f *config.File) acl.Options {
-	o := acl.Options{HasUsers: f.Auth.Htpasswd != ""}
+	o := acl.Options{HasUsers: f.HasUsers()}
 	for _, r := range f.Rule {
 		o.Rules = append(o.Rules, aclRule(r))
 	}

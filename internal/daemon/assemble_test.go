@@ -26,7 +26,7 @@ func parse(t *testing.T, text string) *config.File {
 func built(t *testing.T, text string) (*config.File, *assembly) {
 	t.Helper()
 	f := parse(t, text)
-	a, err := assemble(f)
+	a, err := assemble(f, lent{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestOpenProxyIsRefused(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := assemble(parse(t, tt.file))
+			_, err := assemble(parse(t, tt.file), lent{})
 			if got := errors.Is(err, errOpenProxy); got != tt.open {
 				t.Fatalf("assemble: %v; want an open proxy: %v", err, tt.open)
 			}
@@ -113,7 +113,7 @@ dial_snl = true
 sni     = ["git.example.com"]
 backend = "gitt"
 `)
-	_, err := assemble(f)
+	_, err := assemble(f, lent{})
 	if err == nil {
 		t.Fatal("no fault was found")
 	}

@@ -13,10 +13,11 @@ func Check(o Options, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	a, err := assemble(f)
+	a, err := assemble(f, lent{})
 	if err != nil {
 		return err
 	}
+	defer a.close()
 	if err := checkUsers(f); err != nil {
 		return err
 	}

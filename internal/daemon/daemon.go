@@ -48,12 +48,13 @@ type Daemon struct {
 	mu       sync.Mutex // held by a reload, and by Stop
 	stopped  bool
 	file     *config.File
-	table    mux.Table // of file
+	assembly *assembly // of file
 	sessions *session.Manager
 	server   *mux.Server
 	doors    *doors
 	refused  *refusals
 	loops    *reactor.Group // nil where there are none
+	heap     *heapKeeper    // nil where the environment keeps it
 }
 
 // Start builds the gateway and begins to accept. The error is a *PortTakenError
@@ -63,26 +64,32 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := assemble(f)
+	d := &Daemon{opts: o, file: f, level: new(slog.LevelVar)}
+	d.log = newLog(o.Stderr, d.level)
+	d.setLevel(f)
+	keep := newKept(d.log)
+	a, err := assemble(f, keep)
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{opts: o, file: f, table: a.table, level: new(slog.LevelVar)}
-	d.log = newLog(o.Stderr, d.level)
-	d.setLevel(f)
+	d.assembly = a
 	for _, w := range allWarnings(f, a) {
 		d.log.Warn("the configuration is legal, but: " + w)
 	}
-	if d.state, err = newState(f, o, d.log); err != nil {
+	if d.state, err = newState(f, o, d.log, keep); err != nil {
+		a.close()
 		return nil, err
 	}
 	if d.loops, err = openLoops(); err != nil {
+		a.close()
 		return nil, errors.Join(err, d.state.close())
 	}
 	if err := d.begin(ctx, f, a); err != nil {
 		d.loops.Close()
+		a.close()
 		return nil, errors.Join(err, d.state.close())
 	}
+	d.heap = keepHeap()
 	return d, nil
 }
 
@@ -107,6 +114,7 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 		Observers: []session.Observer{d.state.access},
 		Log:       d.log,
 		Loops:     d.loops,
+		Inject:    func(c *mux.Conn, row string) (mux.Cause, error) { return d.server.Inject(c, row) },
 	})
 	d.server = mux.NewServer(mux.Options{
 		Rows:        builtInRows,
@@ -121,6 +129,11 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	})
 	d.doors.server = d.server
 	d.server.SetTable(a.table)
+	d.server.SetInside(a.inside)
+	if err := d.state.openACME(f); err != nil {
+		closeAll(fresh)
+		return err
+	}
 	// Before the first connection: no session may be pointed back at us.
 	for _, o := range fresh {
 		d.state.own.add(boundTo(o.socket.Socket))
@@ -129,6 +142,7 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 		return err
 	}
 	d.announce()
+	d.state.startACME()
 	return nil
 }
 
@@ -141,7 +155,7 @@ func (d *Daemon) announce() {
 		d.log.Info("listening", slog.String("address", ap.String()), slog.String("listener", w.name),
 			slog.String("version", Version()))
 	}
-	greet(d.opts.Stdout, d.file, listening)
+	greet(d.opts.Stdout, d.file, listening, d.assembly.security.name(d.file))
 }
 
 // acceptFault logs that a listener cannot accept, and when it can again.
@@ -173,6 +187,9 @@ func (d *Daemon) Stop(ctx context.Context) error {
 	killed := d.sessions.Drain(ctx)
 	d.loops.Close()
 	d.refused.close()
+	d.assembly.close()
+	d.heap.close()
+	d.heap = nil
 	d.log.Info("stopped", slog.Int("sessions_ended", killed))
 	return errors.Join(err, d.state.close())
 }
@@ -201,8 +218,10 @@ func withFurtherFaults(f *config.File, o Options, err error) error {
 	if e := f.Override(config.Override(o.Flags)); e != nil {
 		err = errors.Join(err, e)
 	}
-	if _, e := assemble(f); e != nil {
+	if a, e := assemble(f, lent{}); e != nil {
 		err = errors.Join(err, e)
+	} else {
+		a.close()
 	}
 	return config.Join(err)
 }

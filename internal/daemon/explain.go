@@ -54,12 +54,13 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	a, err := assemble(f)
+	a, err := assemble(f, lent{})
 	if err != nil {
 		return err
 	}
+	defer a.close()
 	f.Log.Access, f.Log.AccessTo = config.AccessOff, config.ToStderr // a question leaves no line, and makes no file
-	st, err := newState(f, Options{Stderr: io.Discard, Stdout: io.Discard}, slog.New(slog.DiscardHandler))
+	st, err := newState(f, Options{Stderr: io.Discard, Stdout: io.Discard}, slog.New(slog.DiscardHandler), newKept(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		return err
 	}
@@ -112,9 +113,9 @@ func (a *assembly) handler(q *Question) (session.Handler, error) {
 	var names []string
 	for _, r := range a.rows {
 		switch r.Name {
+		case mux.RowReject, rowHTTP2: // whose requests are of http and connect
 		case q.Protocol:
 			return r.Handler, nil
-		case mux.RowReject:
 		default:
 			names = append(names, r.Name)
 		}

@@ -13,20 +13,22 @@ import (
 
 // greet prints one line per kind of client, ready to paste, for the listener
 // that a reader of this terminal can use best: a loopback one if there is one.
-func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort) {
+// secureName is the gateway's host name in TLS; "" is no TLS.
+func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort, secureName string) {
 	name, at := bestAddress(f, listening)
 	if name == "" {
 		return
 	}
 	l := f.Listen[name]
 	user := ""
-	if f.RequireUser(name) {
+	if f.RequireUser(name) && f.Auth.Htpasswd != "" {
 		user = "USER:PASSWORD@"
 	}
 	serves := func(row string) bool { return slices.Contains(l.Protocols, "*") || slices.Contains(l.Protocols, row) }
 	lines := []struct {
 		row, label, text string
 	}{
+		{"tls", "TLS", secureLine(secureName, user, at)},
 		{"http", "HTTP", "curl -x http://" + user + at + " http://example.com/"},
 		{"connect", "HTTPS", "curl -x http://" + user + at + " https://example.com/"},
 		{"socks5", "SOCKS5", "curl -x socks5h://" + user + at + " https://example.com/"},
@@ -35,14 +37,26 @@ func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort) {
 	}
 	fmt.Fprintf(w, "polyport serves every kind of proxy client on %s:\n", at)
 	for _, line := range lines {
+		if line.text == "" || l.RequireTLS && line.row != "tls" {
+			continue
+		}
 		if serves(line.row) && (line.row != "socks4" || user == "") {
 			fmt.Fprintf(w, "  %-9s %s\n", line.label, line.text)
 		}
 	}
-	if f.HelpPage(name) && serves("http") {
+	if f.HelpPage(name) && serves("http") && !l.RequireTLS {
 		fmt.Fprintf(w, "  %-9s http://%s/proxy.pac\n", "PAC", at)
 		fmt.Fprintf(w, "  %-9s http://%s/ in a browser\n", "help", at)
 	}
+}
+
+// secureLine is the line of clients that use TLS to the gateway itself; "" is none.
+func secureLine(name, user, at string) string {
+	_, port, err := net.SplitHostPort(at)
+	if name == "" || err != nil {
+		return ""
+	}
+	return "curl -x https://" + user + net.JoinHostPort(name, port) + " https://example.com/"
 }
 
 // bestAddress chooses the address to show: public_address where there is one, a

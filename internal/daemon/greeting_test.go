@@ -60,7 +60,7 @@ func TestGreet(t *testing.T) {
 				listening[name] = append(listening[name], netip.MustParseAddrPort(at))
 			}
 			var got strings.Builder
-			greet(&got, parse(t, tt.file), listening)
+			greet(&got, parse(t, tt.file), listening, "")
 			if diff := cmp.Diff(tt.want, got.String()); diff != "" {
 				t.Errorf("greet (-want +got):\n%s", diff)
 			}

@@ -30,10 +30,12 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	}
 	fresh, err := d.doors.prepare(ctx, f)
 	if err != nil {
+		a.close()
 		return err
 	}
 	if err := d.state.update(d.file, f, d.opts); err != nil {
 		closeAll(fresh)
+		a.close()
 		return err
 	}
 	for _, o := range fresh {
@@ -56,11 +58,12 @@ func (d *Daemon) next() (f *config.File, a *assembly, relisten []string, err err
 	if f, err = load(d.opts); err != nil {
 		return nil, nil, nil, err
 	}
-	if a, err = assemble(f); err != nil {
+	if a, err = assemble(f, d.state.lent); err != nil {
 		return nil, nil, nil, err
 	}
 	restart, relisten := config.Diff(d.file, f)
 	if len(restart) > 0 {
+		a.close()
 		return nil, nil, nil, fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
 	}
 	return f, a, relisten, nil
@@ -71,8 +74,10 @@ func (d *Daemon) switchTo(f *config.File, a *assembly) {
 	d.file = f
 	d.setLevel(f)
 	d.sessions.SetRuntime(a.runtime(f, d.state, d.sessions.Runtime().Generation+1))
-	d.server.SetTable(withLeaving(a.table, d.table))
-	d.table = a.table
+	d.server.SetTable(withLeaving(a.table, d.assembly.table))
+	d.server.SetInside(withLeaving(a.inside, d.assembly.inside))
+	d.assembly.close()
+	d.assembly = a
 	d.server.SetSniff(muxSniff(f))
 	d.server.SetLimits(muxLimits(f))
 }

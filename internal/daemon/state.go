@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/term"
 
 	"polyport/internal/accesslog"
 	"polyport/internal/auth"
+	"polyport/internal/certificate"
 	"polyport/internal/config"
 	"polyport/internal/resolve"
 )
@@ -30,12 +32,23 @@ type state struct {
 	lockout  *auth.Lockout
 	users    *auth.Users // nil: there are none
 	access   *accesslog.Log
+	lent
+}
+
+// newKept makes what a state lends to one configuration after the other.
+func newKept(log *slog.Logger) lent {
+	var failures atomic.Uint64
+	return lent{
+		tickets: certificate.NewTickets(), acme: new(acmeSource),
+		log: func(err error) { log.Error(err.Error(), slog.Uint64("failures", failures.Add(1))) },
+	}
 }
 
 // newState makes the state that f asks for. The caller closes it.
-func newState(f *config.File, o Options, log *slog.Logger) (*state, error) {
+func newState(f *config.File, o Options, log *slog.Logger, keep lent) (*state, error) {
 	st := &state{
 		log:      log,
+		lent:     keep,
 		own:      newOwnSockets(),
 		lockout:  auth.NewLockout(lockoutOptions(f)),
 		resolver: newResolver(f),
@@ -56,10 +69,18 @@ func (st *state) update(running, f *config.File, o Options) error {
 	if err != nil {
 		return err
 	}
-	// Also when nothing of it has changed: logrotate may have moved the file away.
-	if err := st.access.Reconfigure(accessOptions(f, o, st.log)); err != nil {
+	certs, err := st.nextACME(running, f)
+	if err != nil {
 		return err
 	}
+	// Also when nothing of it has changed: logrotate may have moved the file away.
+	if err := st.access.Reconfigure(accessOptions(f, o, st.log)); err != nil {
+		if certs != nil && certs != st.acme.now.Load() {
+			err = errors.Join(err, certs.Close())
+		}
+		return err
+	}
+	st.switchACME(certs)
 	st.users = users
 	st.lockout.SetOptions(lockoutOptions(f))
 	if !slices.Equal(running.DNS.Servers, f.DNS.Servers) {
@@ -91,10 +112,11 @@ func (st *state) close() error {
 	for _, r := range append(st.retired, st.resolver) {
 		r.Close()
 	}
+	err := st.useACME(nil)
 	if st.access == nil {
-		return nil
+		return err
 	}
-	return st.access.Close()
+	return errors.Join(err, st.access.Close())
 }
 
 // accessOptions is what [log] says about the access log.

@@ -14,7 +14,7 @@ import (
 // behind its place in the file.
 func allWarnings(f *config.File, a *assembly) []string {
 	all := f.Warnings()
-	for _, w := range slices.Concat(a.policy.Warnings(), a.collisions(), closedToAll(f)) {
+	for _, w := range slices.Concat(a.policy.Warnings(), a.collisions(), closedToAll(f), a.security.warnings(), unusedRoutes(f, a), unprovable(f)) {
 		all = append(all, f.At("", errors.New(w)).Error())
 	}
 	return all
@@ -40,12 +40,21 @@ func closedToAll(f *config.File) []string {
 	return found
 }
 
+// unprovable finds a CA whose challenges no listener can answer, and that gives no certificate therefore.
+func unprovable(f *config.File) []string {
+	if len(f.TLS.ACME.Names) == 0 || slices.ContainsFunc(f.TLS.ACME.Challenges, func(c string) bool { return answersChallenge(f, c) }) {
+		return nil
+	}
+	return []string{"tls.acme.challenges: the CA will find no answer and give no certificate: tls-alpn-01 needs a listener that serves the row tls, " +
+		"http-01 one that serves the row http outside TLS (without require_tls)"}
+}
+
 // admitsOthers reports whether some rule may admit a client that is not on this machine.
 func admitsOthers(f *config.File, listener string) bool {
 	for _, r := range policyOptions(f).Rules {
 		if r.Action == acl.Allow && (len(r.Listener) == 0 || slices.Contains(r.Listener, listener)) &&
 			(len(r.Client) == 0 || slices.ContainsFunc(r.Client, holdsOthers)) &&
-			(f.Auth.Htpasswd != "" || len(r.User)+len(r.Group) == 0 && (r.Anonymous || !f.RequireUser(listener))) {
+			(f.HasUsers() || len(r.User)+len(r.Group) == 0 && (r.Anonymous || !f.RequireUser(listener))) {
 			return true
 		}
 	}
@@ -54,3 +63,13 @@ func admitsOthers(f *config.File, listener string) bool {
 
 // holdsOthers reports whether a prefix holds addresses of other machines.
 func holdsOthers(p netip.Prefix) bool { return !p.Addr().IsLoopback() }
+
+// unusedRoutes finds the route for clients without a server name where the gateway answers them itself.
+func unusedRoutes(f *config.File, a *assembly) []string {
+	for _, r := range a.rows {
+		if h, ok := r.Handler.(interface{ Routes(name string) bool }); ok && f.TLS.NoSNI && h.Routes("") {
+			return []string{`tls.no_sni: it takes all clients that send no server name, so that the route with sni = [""] takes none`}
+		}
+	}
+	return nil
+}

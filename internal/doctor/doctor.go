@@ -9,6 +9,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -49,6 +50,10 @@ type Options struct {
 	// TLSName is the server name (SNI) to send to the row "tls", which must then
 	// pass it on. Empty sends none, and a refusal is answer enough.
 	TLSName string
+	// Secure has every row checked inside TLS to the gateway itself, which is known by this server name there. Empty is outside.
+	Secure string
+	// Roots are the CAs that are believed there. Nil is those of the system.
+	Roots *x509.CertPool
 	// Timeout bounds each check in total. Zero means 5 s; negative means no bound
 	// but the context's.
 	Timeout time.Duration
@@ -93,7 +98,7 @@ func Run(ctx context.Context, o Options) []Check {
 	if fault != nil {
 		return append([]Check{{Row: "port", What: "read the options", Detail: fault.Error()}}, skipAll("the options are wrong")...)
 	}
-	port := x.check(ctx, probe{name: "port", what: "connect to " + x.address, send: nothing})
+	port := x.check(ctx, probe{name: portCheck, what: "connect to " + x.address, send: nothing})
 	if !port.OK {
 		return append([]Check{port}, skipAll("the port does not answer")...)
 	}

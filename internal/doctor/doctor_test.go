@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"golang.org/x/net/http2"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -212,6 +214,8 @@ func gateway(c net.Conn) {
 		return
 	}
 	switch got := string(b[:n]); {
+	case strings.HasPrefix(got, http2.ClientPreface):
+		io.WriteString(c, framed(http2status("407")))
 	case strings.HasPrefix(got, "GET / "):
 		io.WriteString(c, http200)
 	case strings.HasPrefix(got, "GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n"):
@@ -236,7 +240,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("check = %+v, want it fine", c)
 		}
 	}
-	want := "port http connect socks4 socks4a socks5 tls help page reject"
+	want := "port http connect h2 socks4 socks4a socks5 tls help page reject"
 	if got := strings.Join(rows, " "); got != want || !Healthy(checks) {
 		t.Errorf("rows = %s, healthy %v, want %s, healthy", got, Healthy(checks), want)
 	}
@@ -250,7 +254,7 @@ func TestRunChecksOnlyRowsThatAreServed(t *testing.T) {
 			skipped = append(skipped, c.Row)
 		}
 	}
-	if got, want := strings.Join(skipped, " "), "connect socks4 socks4a tls"; got != want || !Healthy(checks) {
+	if got, want := strings.Join(skipped, " "), "connect h2 socks4 socks4a tls"; got != want || !Healthy(checks) {
 		t.Errorf("skipped %s, healthy %v, want %s, healthy", got, Healthy(checks), want)
 	}
 	if all := (&examination{Options: Options{Rows: []string{"*"}}}); !all.serves("tls") {
@@ -296,7 +300,7 @@ func TestRunWithBadOptions(t *testing.T) {
 		{Options{Address: "127.0.0.1:"}, "is not host:port"},
 		{Options{Address: "http://u:secret@127.0.0.1:1"}, "address (not shown, since a password may stand in it) is not host:port"},
 		{Options{Address: DefaultAddress, Target: "example.com"}, "what to reach through the proxy"},
-		{Options{Address: DefaultAddress, Rows: []string{"htp"}}, `no check for the row "htp"; there are those for http, connect, socks4, socks5, tls`},
+		{Options{Address: DefaultAddress, Rows: []string{"htp"}}, `no check for the row "htp"; there are those for http, connect, h2, socks4, socks5, tls`},
 	} {
 		checks := Run(t.Context(), tt.o)
 		if c := checks[0]; c.OK || !strings.Contains(c.Detail, tt.want) || Healthy(checks) {

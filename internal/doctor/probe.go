@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type probe struct {
 var probes = []probe{
 	{name: "http", row: "http", what: "GET an absolute URI", send: sendGet},
 	{name: "connect", row: "connect", what: "CONNECT", send: sendConnect},
+	{name: "h2", row: "h2", what: "CONNECT on a stream", send: sendHTTP2},
 	{name: "socks4", row: "socks4", what: "CONNECT to an IPv4 address", send: sendSOCKS4, impossible: notIPv4},
 	{name: "socks4a", row: "socks4", what: "CONNECT to a name", send: sendSOCKS4a},
 	{name: "socks5", row: "socks5", what: "CONNECT", send: sendSOCKS5},
@@ -92,7 +94,31 @@ func (x *examination) ask(ctx context.Context, p probe) answer {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // long past: all reads and writes return
 	defer stop()
-	return p.send(conn, x)
+	if x.Secure == "" || p.name == portCheck {
+		return p.send(conn, x)
+	}
+	secured := tls.Client(conn, &tls.Config{ServerName: x.Secure, RootCAs: x.Roots})
+	if err := secured.Handshake(); err != nil {
+		return secureFault(err)
+	}
+	return p.send(secured, x)
+}
+
+// portCheck is the name of the check of the port itself.
+const portCheck = "port"
+
+// secureFault says what is wrong with TLS to the gateway itself.
+func secureFault(err error) answer {
+	var alert tls.AlertError
+	var remote *net.OpError
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &untrusted):
+		return answer{foreign, "its certificate is not to be trusted: " + untrusted.Err.Error()}
+	case errors.As(err, &alert), errors.As(err, &remote) && remote.Op == "remote error":
+		return answer{failing, "TLS to the gateway itself is refused: " + err.Error()}
+	}
+	return broken(err)
 }
 
 // nothing is what the check of the port itself sends.

@@ -64,6 +64,19 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// RCode returns what a name server answered in the place of an address: the name of its RCODE (RFC 1035 section 4.1.1), and its
+// INFO-CODE (RFC 8914), negative for none. It is false where nobody knows.
+func (e *Error) RCode() (rcode string, info int, ok bool) {
+	var answer interface {
+		RCode() (rcode string, info int)
+	}
+	if e.Reason != DNSError || !errors.As(e.Err, &answer) {
+		return "", 0, false
+	}
+	rcode, info = answer.RCode()
+	return rcode, info, true
+}
+
 func (e *Error) writeTarget(b *strings.Builder) {
 	if e.Backend != "" {
 		b.WriteString("backend ")

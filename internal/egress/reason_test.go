@@ -106,3 +106,31 @@ func TestErrorSentences(t *testing.T) {
 		})
 	}
 }
+
+// answered is a name server's answer as package resolve wraps it.
+type answered struct{ info int }
+
+func (answered) Error() string          { return "no" }
+func (a answered) RCode() (string, int) { return "NXDOMAIN", a.info }
+
+func TestRCode(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		err   *Error
+		rcode string
+		info  int
+		ok    bool
+	}{
+		{"known", &Error{Reason: DNSError, Err: fmt.Errorf("look up: %w", answered{-1})}, "NXDOMAIN", -1, true},
+		{"with more", &Error{Reason: DNSError, Err: fmt.Errorf("look up: %w", answered{15})}, "NXDOMAIN", 15, true},
+		{"unknown", &Error{Reason: DNSError, Err: errNoAddress}, "", 0, false},
+		{"no cause", &Error{Reason: DNSError}, "", 0, false},
+		{"not a matter of names", &Error{Reason: ConnectionRefused, Err: answered{-1}}, "", 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if rcode, info, ok := tt.err.RCode(); rcode != tt.rcode || info != tt.info || ok != tt.ok {
+				t.Errorf("RCode() = %q, %d, %v; want %q, %d, %v", rcode, info, ok, tt.rcode, tt.info, tt.ok)
+			}
+		})
+	}
+}

@@ -25,6 +25,8 @@ func (c *Conn) Detach() (*net.TCPConn, error) {
 
 // NetConn makes a connection of package net of a socket, which it takes over even if it fails.
 func NetConn(fd int) (*net.TCPConn, error) {
+	// A descriptor that blocks is not put into the poller's epoll, only to be taken out again; what FileConn makes does not block.
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, 0) // without it the same comes out
 	f := os.NewFile(uintptr(fd), "tcp")
 	defer f.Close() // what FileConn makes is a duplicate
 	nc, err := net.FileConn(f)

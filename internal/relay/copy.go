@@ -6,13 +6,59 @@ import (
 	"time"
 )
 
-// bufferSize is what one read takes in. A read that fills it says that more is
+// bufferSize is what a read takes in where many bytes come. One that fills it says that more is
 // waiting than is cheap to copy.
 const bufferSize = 16 << 10
 
-type buffer [bufferSize]byte
+// sizes are what one read may take in. A flow begins with the smallest, so that a tunnel which has carried little holds little, and goes on
+// with the next as long as reads fill what they get: a layer such as TLS costs the less for each byte the more of them come at once.
+var sizes = [...]int{1 << 10, bufferSize, 8 * bufferSize}
 
-var buffers = sync.Pool{New: func() any { return new(buffer) }}
+var buffers = [len(sizes)]sync.Pool{
+	{New: func() any { return newBuffer(0) }}, {New: func() any { return newBuffer(1) }}, {New: func() any { return newBuffer(2) }},
+}
+
+func newBuffer(size int) *[]byte {
+	b := make([]byte, sizes[size])
+	return &b
+}
+
+// supply has the buffer of a flow.
+type supply struct {
+	size int
+	b    *[]byte
+}
+
+// get returns the buffer for the next read.
+func (s *supply) get() []byte {
+	if s.b == nil {
+		s.b = buffers[s.size].Get().(*[]byte)
+	}
+	return *s.b
+}
+
+// read says how many bytes the last read has brought, which are done with.
+func (s *supply) read(n int) {
+	next := s.size
+	if n == sizes[next] && next+1 < len(sizes) {
+		next++
+	}
+	for next > 0 && n < sizes[next-1] {
+		next--
+	}
+	if next != s.size {
+		s.put()
+		s.size = next
+	}
+}
+
+// put gives the buffer back.
+func (s *supply) put() {
+	if s.b != nil {
+		buffers[s.size].Put(s.b)
+		s.b = nil
+	}
+}
 
 // maxEmptyReads is how many reads in a row may give neither bytes nor an error.
 const maxEmptyReads = 100
@@ -24,15 +70,16 @@ func (t *Tunnel) copy(d int) {
 		return
 	}
 	t.flows[d].pending = nil
-	b := buffers.Get().(*buffer)
-	defer buffers.Put(b)
+	var b supply
+	defer b.put()
 	for empty := 0; ; {
-		n, err := t.ends[d].Read(b[:])
+		n, err := t.ends[d].Read(b.get())
 		if n > 0 {
 			empty = 0
-			if !t.send(d, b[:n]) {
+			if !t.send(d, b.get()[:n]) {
 				return
 			}
+			b.read(n)
 		} else if empty++; err == nil && empty >= maxEmptyReads {
 			err = io.ErrNoProgress
 		}

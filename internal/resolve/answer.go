@@ -18,9 +18,9 @@ func readAnswer(m *dns.Msg, host string, qtype uint16) (answer, error) {
 	switch m.Rcode {
 	case dns.RcodeSuccess:
 	case dns.RcodeNameError:
-		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: fmt.Errorf("NXDOMAIN: there is no such name")}
+		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: said(m, "NXDOMAIN: there is no such name")}
 	default:
-		return answer{}, fmt.Errorf("%s", rcodeName(m.Rcode))
+		return answer{}, said(m, rcodeName(m.Rcode))
 	}
 	name, ttl := dns.CanonicalName(host), uint32(1<<31-1) // RFC 2181 section 8
 	for range maxAliases {
@@ -64,11 +64,38 @@ func addressesOf(m *dns.Msg, host, name string, qtype uint16, ttl uint32) (answe
 		}
 	}
 	if len(a.addrs) == 0 {
-		return answer{}, &Error{Host: host, Kind: ErrNotFound}
+		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: said(m, ErrNotFound.Error())}
 	}
 	a.ttl = time.Duration(ttl) * time.Second
 	return a, nil
 }
+
+// answerError is an answer that has no addresses.
+type answerError struct {
+	says  string
+	rcode int
+	info  int // negative for none
+}
+
+// said makes the answerError of m.
+func said(m *dns.Msg, says string) *answerError {
+	e := &answerError{says: says, rcode: m.Rcode, info: -1}
+	if opt := m.IsEdns0(); opt != nil {
+		for _, o := range opt.Option {
+			if ede, ok := o.(*dns.EDNS0_EDE); ok {
+				e.info = int(ede.InfoCode)
+				break
+			}
+		}
+	}
+	return e
+}
+
+// Error implements error.
+func (e *answerError) Error() string { return e.says }
+
+// RCode returns the name of the answer's RCODE and its INFO-CODE (RFC 8914), negative for none.
+func (e *answerError) RCode() (rcode string, info int) { return rcodeName(e.rcode), e.info }
 
 func rcodeName(rcode int) string {
 	if s, ok := dns.RcodeToString[rcode]; ok {

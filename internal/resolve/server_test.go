@@ -2,6 +2,7 @@ package resolve
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -226,5 +227,46 @@ func TestImpatientDeadline(t *testing.T) {
 	}
 	if took := time.Since(start); took >= tryTimeout {
 		t.Errorf("Read took %v, want 20ms", took)
+	}
+}
+
+// TestWhatTheServerSaid reaches the caller: the RCODE, and the INFO-CODE where there is one.
+func TestWhatTheServerSaid(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		rcode int
+		ede   bool
+		want  string
+		info  int
+	}{
+		{"no such name", dns.RcodeNameError, false, "NXDOMAIN", -1},
+		{"no address", dns.RcodeSuccess, false, "NOERROR", -1},
+		{"failed", dns.RcodeServerFailure, false, "SERVFAIL", -1},
+		{"blocked", dns.RcodeNameError, true, "NXDOMAIN", 15},
+		{"refused, with a reason", dns.RcodeRefused, true, "REFUSED", 15},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) {
+				m := message(q, tt.rcode)
+				if tt.ede {
+					m.SetEdns0(udpSize, false)
+					m.IsEdns0().Option = append(m.IsEdns0().Option, &dns.EDNS0_EDE{InfoCode: dns.ExtendedErrorCodeBlocked})
+				}
+				_ = w.WriteMsg(m)
+			})
+			r := New(Options{Servers: overUDPFirst(s.addr), Timeout: 30 * time.Second})
+			defer r.Close()
+			for range 2 { // the second comes from the cache
+				_, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
+				var said interface{ RCode() (string, int) }
+				if !errors.As(err, &said) {
+					t.Fatalf("Lookup fails with %v, which has no RCODE", err)
+				}
+				if rcode, info := said.RCode(); rcode != tt.want || info != tt.info {
+					t.Errorf("RCODE %s, INFO-CODE %d; want %s, %d", rcode, info, tt.want, tt.info)
+				}
+			}
+		})
 	}
 }

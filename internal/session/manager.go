@@ -30,6 +30,8 @@ type Options struct {
 	// Loops move the bytes of tunnels. Nil has goroutines do it. They are closed by their
 	// owner, once Drain has returned.
 	Loops *reactor.Group
+	// Inject finds the row that the inside of a secured connection speaks, as mux.Server.Inject does. Nil finds none.
+	Inject func(c *mux.Conn, row string) (mux.Cause, error)
 }
 
 // Manager owns the sessions that are alive. It is safe for concurrent use.
@@ -37,6 +39,7 @@ type Manager struct {
 	observers []Observer
 	log       *slog.Logger
 	loops     *reactor.Group
+	classify  func(c *mux.Conn, row string) (mux.Cause, error)
 	runtime   atomic.Pointer[Runtime]
 	previous  atomic.Pointer[Runtime] // the one before; see runtimeFor
 	draining  atomic.Bool
@@ -56,7 +59,10 @@ func NewManager(rt *Runtime, o Options) *Manager {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	m := &Manager{observers: o.Observers, log: o.Log, loops: o.Loops, alive: map[*Session]struct{}{}}
+	m := &Manager{observers: o.Observers, log: o.Log, loops: o.Loops, classify: o.Inject, alive: map[*Session]struct{}{}}
+	if m.classify == nil {
+		m.classify = func(*mux.Conn, string) (mux.Cause, error) { return mux.ClosedEarly, nil }
+	}
 	m.base, m.kill = context.WithCancel(context.Background())
 	m.runtime.Store(rt)
 	var b [5]byte
@@ -147,8 +153,13 @@ func (m *Manager) leave(s *Session) {
 // end closes a session whose handler has returned, unless it goes on as a tunnel or elsewhere.
 func (m *Manager) end(s *Session, err error) {
 	c := s.conn
-	if s.leaving && err == nil {
+	switch {
+	case err != nil:
+	case s.leaving:
 		m.leave(s)
+		return
+	case s.injecting:
+		m.inject(s)
 		return
 	}
 	if s.target != nil {
@@ -225,18 +236,22 @@ func (m *Manager) relay(s *Session) {
 // tunnelEnded closes the session of a tunnel.
 func (s *Session) tunnelEnded(r relay.Result) {
 	s.AddBytes(r.BytesFromClient, r.BytesFromTarget)
-	s.SetReason(endReason(r.End))
+	s.SetReason(endReason(r.End, r.Err))
 	s.finish(r.Err)
 	_ = s.conn.Close() // the relay has closed the socket; this frees its place in the caps
 	s.manager.remove(s)
 }
 
 // endReason is how the record names the end of a tunnel; "" is the plain one.
-func endReason(e relay.End) string {
+func endReason(e relay.End, err error) string {
+	var stream interface{ Cancelled() bool }
 	switch e {
 	case relay.EndEOF:
 		return ""
 	case relay.EndReset:
+		if errors.As(err, &stream) && stream.Cancelled() {
+			return "cancelled" // as browsers end every tunnel of HTTP/2
+		}
 		return "reset"
 	case relay.EndIdle:
 		return "idle_timeout"
@@ -318,10 +333,17 @@ func (m *Manager) BeginDrain() {
 	}
 }
 
-// closeIdle closes a connection that is between two exchanges.
+// closeIdle closes a connection that is between two exchanges, and has one of many streams ended.
 func (s *Session) closeIdle() {
-	if s.idle.Load() {
+	switch {
+	case !s.idle.Load():
+	case s.conn.TLS() != nil:
+		go s.conn.Close() // TLS says that it is the end, for which it waits up to 5 s for room; the caller holds the lock of all
+	default:
 		_ = s.conn.Close()
+	}
+	if f := s.drain.Load(); f != nil {
+		(*f)()
 	}
 }
 

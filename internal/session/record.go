@@ -9,22 +9,26 @@ import (
 // Record is the accounting of one session: one tunnel, or one HTTP exchange.
 // It becomes the one access-log line that the session leaves.
 type Record struct {
-	ID       ID        // unique within the process's life and, very likely, beyond
-	Start    time.Time // when the first byte of the request had arrived
-	Client   netip.AddrPort
-	Listener string
-	Protocol string         // the row of the protocol table
-	Method   string         // "GET", "CONNECT", ...; "" where the protocol has none
-	Version  string         // "HTTP/1.1", "SOCKS5", ...; "" where unknown
-	Identity string         // the authenticated user; "" for none
-	UserID   string         // what SOCKS4 clients say of themselves: logged, never believed
-	URL      string         // HTTP: the request target as forwarded, never with credentials; the access log redacts its query
-	Target   string         // "host:port", normalised; "" when the request never got that far
-	Address  netip.AddrPort // what was dialled; invalid when nothing was
-	Backend  string         // the backend that a raw connection was handed to
-	Rule     string         // the rule that decided
-	Reason   string         // why it ended as it did: an acl reason, an RFC 9209 token, or a tunnel's end; "" for a plain success
-	Status   int            // the HTTP status, or the SOCKS reply code, that the client got; 0 for none
+	ID         ID        // unique within the process's life and, very likely, beyond
+	Start      time.Time // when the first byte of the request had arrived
+	Client     netip.AddrPort
+	Listener   string
+	Protocol   string         // the row of the protocol table
+	Method     string         // "GET", "CONNECT", ...; "" where the protocol has none
+	Version    string         // "HTTP/1.1", "SOCKS5", ...; "" where unknown
+	Identity   string         // the authenticated user; "" for none
+	UserID     string         // what SOCKS4 clients say of themselves: logged, never believed
+	URL        string         // HTTP: the request target as forwarded, never with credentials; the access log redacts its query
+	Target     string         // "host:port", normalised; "" when the request never got that far
+	Address    netip.AddrPort // what was dialled; invalid when nothing was
+	TLS        string         // the version of TLS to the gateway itself, "TLS 1.3"; "" for none
+	ServerName string         // the name that the client sent for the gateway there (SNI)
+	Connection ID             // the session of the connection that this was a stream of (HTTP/2); the zero ID for none
+	Stream     uint32         // the number of that stream; 0 for none
+	Backend    string         // the backend that a raw connection was handed to
+	Rule       string         // the rule that decided
+	Reason     string         // why it ended as it did: an acl reason, an RFC 9209 token, or a tunnel's end; "" for a plain success
+	Status     int            // the HTTP status, or the SOCKS reply code, that the client got; 0 for none
 
 	BytesFromClient int64 // HTTP: the request as received, head and body; tunnels: payload delivered to the target
 	BytesFromTarget int64 // HTTP: the response as sent, head and body; tunnels: payload delivered to the client
@@ -42,6 +46,9 @@ type ID struct {
 
 // NewID makes an ID of the name of a process, which may be empty, and the number of a session in it.
 func NewID(process string, count uint64) ID { return ID{process, count} }
+
+// IsZero reports whether id identifies none.
+func (id ID) IsZero() bool { return id.count == 0 }
 
 // AppendTo appends the ID's text to b.
 func (id ID) AppendTo(b []byte) []byte {

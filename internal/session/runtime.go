@@ -1,6 +1,7 @@
 package session
 
 import (
+	"crypto/tls"
 	"time"
 
 	"polyport/acl"
@@ -20,6 +21,9 @@ type Runtime struct {
 	OnLoop     map[string]bool    // the rows whose handlers may run in tasks of event loops
 	Listeners  map[string]Listener
 	Timeouts   Timeouts
+	// Certified says who the certificate of a client proves it to be, whatever was believed when it was shown; the zero
+	// Identity is nobody. Nil believes no certificate.
+	Certified func(tls.ConnectionState) auth.Identity
 }
 
 // serves reports whether rt knows the listener and the row of a connection.
@@ -35,6 +39,7 @@ var unknownListener = Listener{RequireUser: true}
 // Listener is what sessions need to know of the [listen.NAME] table that they came through.
 type Listener struct {
 	RequireUser   bool
+	RequireTLS    bool // nobody is served outside TLS to the gateway
 	Loopback      bool // bound to loopback addresses alone
 	HelpPage      bool
 	PublicAddress string          // "" when clients reach it where it listens
@@ -44,6 +49,7 @@ type Listener struct {
 // Timeouts of a session; none of them means "default" any more.
 type Timeouts struct {
 	Handshake time.Duration // from the first byte to a complete request; also each further HTTP head
+	Connect   time.Duration // of a TLS handshake with a target, apart from Dial, which has its own; zero is 10 s
 	Idle      time.Duration // a tunnel, or an HTTP body, on which nothing moves; negative is never
 	KeepAlive time.Duration // an HTTP connection between requests
 	Lifetime  time.Duration // a tunnel in all; zero and negative are no limit

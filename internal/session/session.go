@@ -34,23 +34,29 @@ type Retirer interface{ Retire() }
 // Session is one use of the proxy by one client. It belongs to the goroutine
 // that serves it; only the Manager may look at it from elsewhere, through atomics.
 type Session struct {
-	manager  *Manager
-	runtime  *Runtime
-	listener Listener
-	handler  Handler // of the row; nil is none
-	conn     *mux.Conn
-	record   Record
-	identity auth.Identity
-	asked    asked
-	grant    *grant      // nil until a second exchange asks
-	again    bool        // this is not the first exchange of the connection
-	finished bool        // the connection no longer counts as unfinished
-	target   net.Conn    // what Relay was given
-	leaving  bool        // LeaveLoop was called
-	carried  any         // what LeaveLoop was given
-	ended    bool        // the record is closed
-	idle     atomic.Bool // between two exchanges
-	tunnel   atomic.Pointer[relay.Tunnel]
+	manager   *Manager
+	runtime   *Runtime
+	listener  Listener
+	handler   Handler // of the row; nil is none
+	conn      *mux.Conn
+	record    Record
+	identity  auth.Identity
+	asked     asked
+	grant     *grant                 // nil until a second exchange asks
+	again     bool                   // this is not the first exchange of the connection
+	finished  bool                   // the connection no longer counts as unfinished
+	target    net.Conn               // what Relay was given
+	leaving   bool                   // LeaveLoop was called
+	carried   any                    // what LeaveLoop or Stream was given
+	certified *certified             // by the client's certificate; nil outside TLS
+	injecting bool                   // Inject was called
+	inner     string                 // with this row
+	within    ID                     // the session of the connection that this is a stream of
+	stream    uint32                 // its number there; 0 for none
+	drain     atomic.Pointer[func()] // what OnDrain was given
+	ended     bool                   // the record is closed
+	idle      atomic.Bool            // between two exchanges
+	tunnel    atomic.Pointer[relay.Tunnel]
 }
 
 // asked is the target that was asked for last: one client mostly asks for the same again.
@@ -118,6 +124,9 @@ func (s *Session) SetMethod(method string) { s.record.Method = method }
 // SetVersion notes the protocol's version for the record: "HTTP/1.1", "SOCKS4a".
 func (s *Session) SetVersion(v string) { s.record.Version = v }
 
+// SetServerName notes the name that the client sent for the gateway itself (SNI). Secure notes it too.
+func (s *Session) SetServerName(name string) { s.record.ServerName = name }
+
 // SetURL notes the HTTP request target for the record. It must hold no credentials.
 func (s *Session) SetURL(u string) { s.record.URL = u }
 
@@ -160,9 +169,18 @@ func (s *Session) AddBytes(fromClient, fromTarget int64) {
 // Identity returns who was authenticated; the zero Identity is nobody.
 func (s *Session) Identity() auth.Identity { return s.identity }
 
+// RequiresTLS reports whether the listener serves nobody outside TLS, and this session is outside.
+func (s *Session) RequiresTLS() bool { return s.OnlyTLS() && s.conn.TLS() == nil }
+
+// OnlyTLS reports whether the listener serves nobody outside TLS.
+func (s *Session) OnlyTLS() bool { return s.listener.RequireTLS }
+
 // UserMethods says what a handshake may offer: anonymous when some rule may
-// admit this client without a user, password when there are users to check against.
+// admit this client without a user, or its certificate has named one; password when there are users to check against.
 func (s *Session) UserMethods() (anonymous, password bool) {
+	if s.identity.Name != "" {
+		return true, s.HasUsers() // its certificate says who it is
+	}
 	rt := s.runtime
 	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
 	return anonymous, s.HasUsers()
@@ -188,9 +206,12 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if err != nil {
 		return auth.Identity{}, err
 	}
-	s.identity, s.record.Identity = id, id.Name
+	s.identify(id)
 	return id, nil
 }
+
+// identify notes who the client is.
+func (s *Session) identify(id auth.Identity) { s.identity, s.record.Identity = id, id.Name }
 
 // Authorize asks whether this session may reach t, by the rules and the guard.
 // The error is an *egress.Error.
@@ -223,7 +244,7 @@ func (s *Session) OnLoop() bool { return s.conn.Loop() != nil }
 // cannot serve. carry is for Carried then, and must not be nil. Deadlines of the connection are gone.
 func (s *Session) LeaveLoop(carry any) { s.leaving, s.carried = true, carry }
 
-// Carried returns what LeaveLoop was given; nil where the handler is called for the first time.
+// Carried returns what LeaveLoop or Stream was given; nil where the handler is called for a connection for the first time.
 func (s *Session) Carried() any { return s.carried }
 
 // AuthorizeBackend asks whether this session may use a backend, by the rules on
@@ -388,14 +409,17 @@ func (s *Session) begin(rt *Runtime) {
 		s.runtime, s.handler = rt, rt.Handlers[s.conn.Row()]
 	}
 	s.ended = false
-	s.identity = auth.Identity{}
 	s.record = Record{
-		ID:       s.manager.nextID(),
-		Start:    time.Now(),
-		Client:   s.conn.Client(),
-		Listener: s.conn.Listener(),
-		Protocol: s.conn.Row(),
+		ID:         s.manager.nextID(),
+		Start:      time.Now(),
+		Client:     s.conn.Client(),
+		Listener:   s.conn.Listener(),
+		Protocol:   s.conn.Row(),
+		Connection: s.within,
+		Stream:     s.stream,
 	}
+	s.identify(s.certified.under(rt))
+	s.noteTLS()
 	for _, o := range s.manager.observers {
 		s.manager.started(o, s.record)
 	}

@@ -19,10 +19,11 @@ type client struct {
 	h *handler
 	s *session.Session
 	stream
-	r    http1.Reader
-	w    http1.Writer
-	req  http1.Request
-	resp http1.Response
+	bridge *bridge // the stream of HTTP/2 that is served in place of a connection; nil mostly
+	r      http1.Reader
+	w      http1.Writer
+	req    http1.Request
+	resp   http1.Response
 
 	// What is kept from one exchange to the next.
 	established bool
@@ -31,6 +32,7 @@ type client struct {
 	basic       credentials
 	dest        destination
 	keyed       *egress.Permit // that key is of
+	keyedSecure bool           // likewise
 	key         string
 	keyBytes    []byte // what it was made of
 
@@ -60,6 +62,7 @@ const (
 func newClient(h *handler, s *session.Session) *client {
 	c := &client{h: h, s: s}
 	c.conn = s.Conn()
+	c.fragile = s.Conn().TLS() != nil && s.Conn().Within() == nil
 	// The session has set this very deadline already, for both directions.
 	d := s.Timeouts().Handshake
 	c.rd.total(d)
@@ -136,8 +139,11 @@ func (c *client) next(err error) bool {
 	}
 	c.s = c.s.Next(err)
 	c.rd.total(c.s.Timeouts().Handshake)
-	if h, ok := c.s.Handler().(*handler); ok {
-		c.h = h // a reload may have replaced it
+	switch h := c.s.Handler().(type) { // a reload may have replaced it
+	case *handler:
+		c.h = h
+	case *http2Handler: // a client that has agreed on h2 and speaks HTTP/1.1
+		c.h = h.h
 	}
 	return true
 }
@@ -148,7 +154,7 @@ func (c *client) exchange(ctx context.Context) (outcome, error) {
 		return c.unreadable(err)
 	}
 	c.s.SetMethod(c.req.Method)
-	c.s.SetVersion(versions[c.req.Minor])
+	c.s.SetVersion(c.version())
 	row := rowHTTP
 	if c.req.Target.Form == http1.AuthorityForm {
 		row = rowConnect
@@ -166,7 +172,7 @@ func (c *client) fitsLoop() bool {
 	case http1.AuthorityForm:
 		return true
 	case http1.AbsoluteForm:
-		return c.req.Framing.Empty() && c.req.Upgrade() == nil
+		return c.req.Framing.Empty() && c.req.Upgrade() == nil && !c.fetchesTLS()
 	}
 	return false
 }
@@ -177,8 +183,7 @@ func (c *client) perform(ctx context.Context) (outcome, error) {
 	if c.req.Target.Form == http1.AuthorityForm {
 		row = rowConnect
 	}
-	if !c.s.Allows(row) {
-		r := &refusal{status: statusForbidden, reason: requestDenied, says: "This port does not serve requests of this kind."}
+	if r := c.unserved(row); r != nil {
 		if row == rowConnect {
 			return c.refuseTunnel(r)
 		}
@@ -196,8 +201,35 @@ func (c *client) perform(ctx context.Context) (outcome, error) {
 	return c.help()
 }
 
+// unserved refuses what the listener does not serve, which a reload may have changed since the connection was classified.
+func (c *client) unserved(row string) *refusal {
+	switch {
+	case c.s.RequiresTLS():
+		return &refusal{status: statusForbidden, reason: requestDenied, says: "This port serves nobody outside TLS to the proxy itself.", closes: true}
+	case !c.s.Allows(row):
+		return &refusal{status: statusForbidden, reason: requestDenied, says: "This port does not serve requests of this kind."}
+	}
+	return nil
+}
+
 // versions are the names of the minor versions.
 var versions = [...]string{"HTTP/1.0", "HTTP/1.1"}
+
+// version is that of the request, for the record.
+func (c *client) version() string {
+	if c.bridge != nil {
+		return versionHTTP2
+	}
+	return versions[c.req.Minor]
+}
+
+// via is the value of the Via field that the request gets.
+func (c *client) via() string {
+	if c.bridge != nil {
+		return "2.0 polyport"
+	}
+	return via(c.req.Minor)
+}
 
 // unreadable answers a request whose head could not be read.
 func (c *client) unreadable(err error) (outcome, error) {

@@ -23,7 +23,7 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 	}
 	permit, err := c.s.Authorize(ctx, to)
 	if err != nil {
-		return c.refuseTunnel(forEgress(err))
+		return c.refuseTunnel(forPolicy(err, c.s.HasUsers()))
 	}
 	c.establish() // dialling may outlast the handshake's deadline
 	conn, err := c.s.Dial(ctx, permit)
@@ -32,13 +32,22 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 	}
 	c.s.SetStatus(statusOK)
 	c.wr.each(c.s.Timeouts().Handshake)
-	if _, err := c.stream.Write([]byte(connected)); err != nil {
+	if err := c.writeConnected(); err != nil {
 		_ = conn.Close() // the client is gone and with it the tunnel
 		return ends, fmt.Errorf("write the answer: %w", err)
 	}
 	c.s.Conn().Unread(c.r.TakeBuffered())
 	c.s.Relay(conn)
 	return handedOver, nil
+}
+
+// writeConnected says that the tunnel stands.
+func (c *client) writeConnected() error {
+	if c.bridge != nil {
+		return c.bridge.WriteHead(statusOK, nil, false)
+	}
+	_, err := c.stream.Write([]byte(connected))
+	return err
 }
 
 // refuseTunnel refuses a CONNECT. What has come behind it may be the beginning of

@@ -12,8 +12,9 @@ import (
 // host again and again, so the last one is kept, taken apart.
 type destination struct {
 	authority string // as the client sent it
+	secure    bool   // the scheme is https
 	target    target.Target
-	host      string // the Host field: the normal form, without port 80
+	host      string // the Host field: the normal form, without the scheme's own port
 	base      string // the URI up to its path
 	url       string // the whole URI, as it was asked for last
 }
@@ -27,30 +28,47 @@ func (c *client) url() string {
 	return d.url
 }
 
-var errScheme = errors.New("only http:// URIs are fetched here; for https and everything else send CONNECT host:port")
+var (
+	errScheme = errors.New("URIs of this scheme are not fetched here: send CONNECT host:port")
+	errHTTPS  = errors.New("https:// URIs are not fetched here: send CONNECT host:port, " +
+		"or have whoever runs this proxy write forward_https = true in [http] of its configuration")
+)
+
+// The ports that URIs mean when they name none (RFC 9110 sections 4.2.1 and 4.2.2).
+const (
+	portHTTP  = 80
+	portHTTPS = 443
+)
 
 // locate sets c.dest from the request target in absolute-form.
 func (c *client) locate() error {
 	t := &c.req.Target
-	if !http1.EqualFold(t.Scheme, "http") {
+	secure := http1.EqualFold(t.Scheme, "https")
+	switch {
+	case secure && c.h.tls == nil:
+		return errHTTPS
+	case !secure && !http1.EqualFold(t.Scheme, "http"):
 		return errScheme
-	}
-	if c.dest.authority != "" && string(t.Authority) == c.dest.authority {
+	case c.dest.authority != "" && string(t.Authority) == c.dest.authority && secure == c.dest.secure:
 		return nil
 	}
+	scheme, port := "http://", uint16(portHTTP)
+	if secure {
+		scheme, port = "https://", portHTTPS
+	}
 	authority := string(t.Authority)
-	to, err := target.ParseAuthority(authority, 80)
+	to, err := target.ParseAuthority(authority, port)
 	if err != nil {
 		return fmt.Errorf("the URI has no usable host: %w", err)
 	}
-	host := hostField(to)
-	c.dest = destination{authority: authority, target: to, host: host, base: "http://" + host}
+	host := hostField(to, port)
+	c.dest = destination{authority: authority, secure: secure, target: to, host: host, base: scheme + host}
 	return nil
 }
 
-// hostField is how a Host field names t (RFC 9110 section 7.2).
-func hostField(t target.Target) string {
-	if t.Port() != 80 {
+// hostField is how a Host field names t in a request of a scheme with that port (RFC 9110 section 7.2).
+func hostField(t target.Target, port uint16) string {
+	if t.Port() != port {
 		return t.String()
 	}
 	if a, ok := t.Addr(); ok && a.Is6() {

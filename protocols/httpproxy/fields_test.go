@@ -131,7 +131,7 @@ func TestNew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != 2 || rows[0].Name != "http" || rows[1].Name != "connect" || rows[0].Handler != rows[1].Handler {
+	if len(rows) != 3 || rows[0].Name != "http" || rows[1].Name != "connect" || rows[0].Handler != rows[1].Handler {
 		t.Errorf("rows %+v, want http and connect with one handler", rows)
 	}
 	if h := rows[0].Handler.(*handler); h.anonymity != hideClient {

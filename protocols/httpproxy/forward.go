@@ -23,7 +23,7 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 	}
 	permit, err := c.s.Authorize(ctx, c.dest.target)
 	if err != nil {
-		return c.refuse(forEgress(err))
+		return c.refuse(forPolicy(err, c.s.HasUsers()))
 	}
 	c.establish()
 	if c.t.forwards == 0 && c.lastHop() {
@@ -34,13 +34,18 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 	return c.send()
 }
 
-// keyOf returns the key of permit: the string of the exchange before where it is the same.
+// keyOf returns the key of connections for permit and the scheme of c.dest: the string of the exchange before
+// where it is the same.
 func (c *client) keyOf(permit *egress.Permit) string {
-	if permit == c.keyed {
+	if permit == c.keyed && c.dest.secure == c.keyedSecure {
 		return c.key
 	}
-	c.keyed = permit
-	c.keyBytes = permit.AppendKey(c.keyBytes[:0])
+	c.keyed, c.keyedSecure = permit, c.dest.secure
+	scheme := byte('h')
+	if c.dest.secure {
+		scheme = 's'
+	}
+	c.keyBytes = permit.AppendKey(append(c.keyBytes[:0], scheme))
 	if string(c.keyBytes) != c.key {
 		c.key = string(c.keyBytes)
 	}
@@ -166,7 +171,7 @@ func (c *client) writeHead(o *origin) error {
 		w.Field("Connection", "Upgrade")
 	}
 	if c.h.anonymity != hideProxy {
-		w.Field("Via", via(c.req.Minor))
+		w.Field("Via", c.via())
 	}
 	if c.h.anonymity == anonymityOff {
 		w.Field("Forwarded", forwardedFor(c.s.Conn().Client().Addr()))

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -44,8 +45,13 @@ func (slowName) Error() string { return "no answer" }
 func (slowName) Timeout() bool { return true }
 
 func (n names) Lookup(_ context.Context, _ netip.Addr, host string) ([]netip.Addr, error) {
-	if host == "slow.test" {
+	switch host {
+	case "slow.test":
 		return nil, slowName{}
+	case "nxdomain.test":
+		return nil, fmt.Errorf("look up: %w", answered{"NXDOMAIN", -1})
+	case "blocked.test":
+		return nil, fmt.Errorf("look up: %w", answered{"REFUSED", 15})
 	}
 	var out []netip.Addr
 	for _, a := range n[host] {
@@ -85,8 +91,11 @@ type gatewayOptions struct {
 	public      bool // not a loopback listener
 	noHelp      bool
 	address     string
+	secureName  string
 	timeouts    session.Timeouts
 	own         func(netip.AddrPort) bool
+	https       bool           // fetch https URIs
+	roots       *x509.CertPool // whom to trust then
 	loops       *reactor.Group // nil: goroutines alone
 }
 
@@ -134,7 +143,9 @@ func newGateway(t *testing.T, o gatewayOptions) *gateway {
 		cancel() // end what is left at once
 		g.Drain(ctx)
 		for _, h := range g.Runtime().Handlers {
-			h.(session.Retirer).Retire()
+			if r, ok := h.(session.Retirer); ok {
+				r.Retire()
+			}
 		}
 		if s := g.log.String(); strings.Contains(s, "panic") {
 			t.Errorf("the log tells of a panic: %s", s)
@@ -154,7 +165,7 @@ func (g *gateway) runtime() *session.Runtime {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	rows, err := New(spec.Env{HTTP: spec.HTTP{Anonymity: o.anonymity}}, func(any) error { return nil })
+	rows, err := New(spec.Env{SecureName: o.secureName, HTTP: spec.HTTP{Anonymity: o.anonymity, ForwardHTTPS: o.https}}, func(any) error { return nil })
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -162,7 +173,12 @@ func (g *gateway) runtime() *session.Runtime {
 	for _, r := range rows {
 		handlers[r.Name] = r.Handler
 		onLoop[r.Name] = o.loops != nil && r.OnLoop
-		g.handler = r.Handler.(*handler)
+		if h, ok := r.Handler.(*handler); ok {
+			g.handler = h
+		}
+		if o.https {
+			g.handler.tls.RootCAs = o.roots
+		}
 	}
 	if o.timeouts == (session.Timeouts{}) {
 		o.timeouts = session.Timeouts{Handshake: patience, Idle: patience, KeepAlive: patience}
@@ -281,6 +297,7 @@ func (p *peer) response(method string) (*http.Response, string) {
 	if err != nil {
 		p.t.Fatalf("read the response to %s: %v", method, err)
 	}
+	checkProxyStatus(p.t, resp)
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		p.t.Fatalf("read the body of the response to %s: %v", method, err)

@@ -33,23 +33,28 @@ func policyFor(style string) string {
 		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 }
 
-// setup is what the help page says of a listener. It holds the address under
+// setup is what the help page says of a listener. It holds the addresses under
 // which clients reach it and which rows it serves, and nothing else of the
 // configuration.
 type setup struct {
 	Address string // "host:port", as it stands in a URL
 	Host    string // without brackets
 	Port    string
-	HTTP    bool // absolute-form requests
+	Secure  string // "host:port" to be reached by TLS; "" where there is no certificate
+	HTTP    bool   // absolute-form requests
 	Connect bool
 	SOCKS4  bool
 	SOCKS5  bool
+	OnlyTLS bool // nobody is served in the clear
 	Style   template.CSS
 }
 
-// newSetup takes the listener's address apart. The error says that it is not a
-// "host:port" that can be shown.
-func newSetup(address string, allows func(row string) bool) (setup, error) {
+// rowTLS is the row by which clients come into TLS to the gateway itself.
+const rowTLS = "tls"
+
+// newSetup takes the listener's address apart. secure is the host name that clients use for TLS, if any; one that could not
+// be shown, such as a pattern, is none, and so is any where the row tls is not served. The error says that the address is not a "host:port" that can be.
+func newSetup(address, secure string, allows func(row string) bool) (setup, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return setup{}, fmt.Errorf("the address of the help page: %w", err)
@@ -57,8 +62,13 @@ func newSetup(address string, allows func(row string) bool) (setup, error) {
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || !plainHost(host) {
 		return setup{}, fmt.Errorf("the address of the help page: %q is not host:port", address)
 	}
+	if allows(rowTLS) && plainHost(secure) {
+		secure = net.JoinHostPort(secure, port)
+	} else {
+		secure = ""
+	}
 	return setup{
-		Address: net.JoinHostPort(host, port), Host: host, Port: port,
+		Address: net.JoinHostPort(host, port), Host: host, Port: port, Secure: secure,
 		HTTP: allows("http"), Connect: allows("connect"), SOCKS4: allows("socks4"), SOCKS5: allows("socks5"),
 		Style: template.CSS(helpCSS),
 	}, nil
@@ -91,13 +101,30 @@ func (s setup) page() ([]byte, error) {
 
 // pac renders the proxy auto-configuration file. Names of the local network and
 // of this machine go direct; there is no DIRECT behind the proxies, so nothing leaves
-// unguarded when the proxy is away. PROXY comes first since browsers can send a password there and not with SOCKS.
-func (s setup) pac() []byte {
-	ways := "PROXY " + s.Address
-	if s.SOCKS5 {
-		ways += "; SOCKS5 " + s.Address
+// unguarded when the proxy is away. passwords says that there are users who have one, onlyTLS that nobody is served outside TLS.
+func (s setup) pac(passwords, onlyTLS bool) []byte {
+	return []byte(pacHead + strings.Join(s.ways(passwords, onlyTLS), "; ") + pacTail)
+}
+
+// ways are the ways to the proxy in the order in which a browser is to try them: encrypted if it can be, then
+// SOCKS5, which carries anything. Where users have passwords there is no way beside the encrypted one, or whoever keeps
+// browsers from it would be sent the passwords in the clear, nor is there one where it would be refused; if there is none, PROXY comes before SOCKS5, since no browser can
+// send a password with SOCKS.
+func (s setup) ways(passwords, onlyTLS bool) (ways []string) {
+	if s.Secure != "" {
+		ways = append(ways, "HTTPS "+s.Secure)
+		if passwords || onlyTLS {
+			return ways
+		}
 	}
-	return []byte(pacHead + ways + pacTail)
+	proxy, socks := "PROXY "+s.Address, "SOCKS5 "+s.Address
+	switch {
+	case !s.SOCKS5:
+		return append(ways, proxy)
+	case passwords:
+		return append(ways, proxy, socks)
+	}
+	return append(ways, socks, proxy)
 }
 
 // The PAC file. It never calls a function that resolves a name, since browsers
@@ -120,6 +147,9 @@ const (
 func (c *client) help() (outcome, error) {
 	path := string(c.req.Target.PathQuery)
 	c.s.SetURL(path)
+	if a, ok := c.acmeAnswer(path); ok {
+		return c.reply(a)
+	}
 	address, on := c.s.HelpPage()
 	if !on {
 		return c.refuse(&refusal{
@@ -129,14 +159,15 @@ func (c *client) help() (outcome, error) {
 	}
 	if m := c.req.Method; m != methodGet && m != methodHead {
 		return c.refuse(&refusal{
-			status: statusMethodNotAllowed, allow: "GET, HEAD",
+			status: statusMethodNotAllowed, reason: requestError, allow: "GET, HEAD",
 			says: "The pages of this proxy can only be read.",
 		})
 	}
-	s, err := newSetup(address, c.s.Allows)
+	s, err := newSetup(address, c.h.secure, c.s.Allows)
 	if err != nil {
 		return c.refuse(noHelp(err))
 	}
+	s.OnlyTLS = c.s.OnlyTLS()
 	path, _, _ = strings.Cut(path, "?")
 	switch path {
 	case "/":
@@ -146,12 +177,25 @@ func (c *client) help() (outcome, error) {
 		}
 		return c.reply(&answer{status: statusOK, contentType: htmlType, policy: helpPolicy, body: body})
 	case "/proxy.pac", "/wpad.dat":
-		return c.reply(&answer{status: statusOK, contentType: pacType, cache: "no-cache", body: s.pac()})
+		return c.reply(&answer{status: statusOK, contentType: pacType, cache: "no-cache", body: s.pac(c.s.HasUsers(), c.s.OnlyTLS())})
 	}
 	return c.refuse(&refusal{
-		status: statusNotFound,
-		says:   "There is no such page here. This is a proxy; the page / says how to use it.",
+		status: statusNotFound, reason: requestError,
+		says: "There is no such page here. This is a proxy; the page / says how to use it.",
 	})
+}
+
+// acmePath begins the paths at which a CA looks whether a name is ours (RFC 8555 section 8.3).
+const acmePath = "/.well-known/acme-challenge/"
+
+// acmeAnswer answers a CA.
+func (c *client) acmeAnswer(path string) (*answer, bool) {
+	if c.h.acme == nil || c.req.Method != methodGet || !strings.HasPrefix(path, acmePath) {
+		return nil, false
+	}
+	host, _ := hostPort(string(c.req.Host()), "http")
+	text, ok := c.h.acme(host, path)
+	return &answer{status: statusOK, contentType: "application/octet-stream", body: []byte(text)}, ok
 }
 
 // noHelp is the answer when the help page cannot be made.

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"polyport/internal/auth"
 )
 
 func TestHelpPage(t *testing.T) {
@@ -55,11 +57,30 @@ func TestHelpPageSaysOnlyWhatIsServed(t *testing.T) {
 	tests := []struct {
 		name      string
 		rows      []string
+		secure    string
 		has, lack []string
 	}{
-		{"http alone", []string{"http"}, []string{"curl -x http://"}, []string{"socks", "ssh", "git config", "https_proxy"}},
-		{"http and socks5", []string{"http", "socks5"}, []string{"socks5h://", "ALL_PROXY", "nc -X 5"}, []string{"socks4a", "nc -X connect", "https_proxy"}},
-		{"http and connect", []string{"http", "connect"}, []string{"https_proxy", "proxy.pac", "nc -X connect"}, []string{"socks"}},
+		{"http alone", []string{"http"}, "", []string{"curl -x http://"}, []string{"socks", "ssh", "git config", "https_proxy", "TLS", "--proxy https"}},
+		{"http and socks5", []string{"http", "socks5"}, "", []string{"socks5h://", "ALL_PROXY", "nc -X 5"}, []string{"socks4a", "nc -X connect", "https_proxy", "TLS"}},
+		{"http and connect", []string{"http", "connect"}, "", []string{"https_proxy", "proxy.pac", "nc -X connect"}, []string{"socks", "TLS"}},
+		{
+			"http alone by TLS",
+			[]string{"http", "tls"},
+			"proxy.test",
+			[]string{"curl --proxy https://proxy.test:7659 http://example.com/", "<h2>By TLS</h2>"},
+			[]string{"socat", "HTTP/2", "https://proxy.test:7659 https://", "https://proxy.test:7659/proxy.pac"},
+		},
+		{
+			"everything by TLS", []string{"http", "connect", "socks5", "tls"}, "proxy.test", []string{
+				"curl --proxy https://proxy.test:7659 http://example.com/", "curl --proxy https://proxy.test:7659 https://example.com/",
+				"chromium --proxy-server=https://proxy.test:7659", "https://proxy.test:7659/proxy.pac", "--proxy-http2", "OPENSSL:proxy.test:7659",
+				"curl -x http://127.0.0.1:7659", // and without it as before
+			}, nil,
+		},
+		{"no row for TLS", []string{"http"}, "proxy.test", nil, []string{"TLS", "proxy.test"}},
+		{"an address by TLS", []string{"http", "tls"}, "2001:db8::1", []string{"--proxy https://[2001:db8::1]:7659"}, nil},
+		{"a pattern is no name", []string{"http", "tls"}, "*.proxy.test", nil, []string{"TLS", "*"}},
+		{"nor is this", []string{"http", "tls"}, "a$(id)", nil, []string{"TLS", "$(id)"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -67,7 +88,7 @@ func TestHelpPageSaysOnlyWhatIsServed(t *testing.T) {
 			for _, r := range tt.rows {
 				rows[r] = true
 			}
-			s, err := newSetup("127.0.0.1:7659", func(row string) bool { return rows[row] })
+			s, err := newSetup("127.0.0.1:7659", tt.secure, func(row string) bool { return rows[row] })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -90,24 +111,33 @@ func TestHelpPageSaysOnlyWhatIsServed(t *testing.T) {
 }
 
 func TestPAC(t *testing.T) {
+	web := map[string]bool{"http": true, "connect": true}
+	webTLS := map[string]bool{"http": true, "connect": true, "tls": true}
 	tests := []struct {
-		name, address string
-		rows          map[string]bool
-		want          string
+		name, address, secure string
+		rows                  map[string]bool
+		users                 auth.Authenticator
+		want                  string
 	}{
-		{"everything", "proxy.example.net:7659", nil, `return "PROXY proxy.example.net:7659; SOCKS5 proxy.example.net:7659";`},
-		{"no socks", "proxy.example.net:7659", map[string]bool{"http": true, "connect": true}, `return "PROXY proxy.example.net:7659";`},
-		{"IPv6", "[2001:db8::1]:7659", nil, `return "PROXY [2001:db8::1]:7659; SOCKS5 [2001:db8::1]:7659";`},
+		{"everything", "proxy.example.net:7659", "", nil, nil, "SOCKS5 proxy.example.net:7659; PROXY proxy.example.net:7659"},
+		{"no socks", "proxy.example.net:7659", "", web, nil, "PROXY proxy.example.net:7659"},
+		{"IPv6", "[2001:db8::1]:7659", "", nil, nil, "SOCKS5 [2001:db8::1]:7659; PROXY [2001:db8::1]:7659"},
+		{"passwords", "proxy.example.net:7659", "", nil, users{}, "PROXY proxy.example.net:7659; SOCKS5 proxy.example.net:7659"},
+		{"TLS", "192.0.2.1:7659", "proxy.example.net", nil, nil, "HTTPS proxy.example.net:7659; SOCKS5 192.0.2.1:7659; PROXY 192.0.2.1:7659"},
+		{"TLS, passwords", "192.0.2.1:7659", "proxy.example.net", nil, users{}, "HTTPS proxy.example.net:7659"},
+		{"TLS, no socks", "192.0.2.1:7659", "proxy.example.net", webTLS, nil, "HTTPS proxy.example.net:7659; PROXY 192.0.2.1:7659"},
+		{"TLS that is not served here", "192.0.2.1:7659", "proxy.example.net", web, users{}, "PROXY 192.0.2.1:7659"},
+		{"a name that is none", "192.0.2.1:7659", `"; DIRECT`, webTLS, nil, "PROXY 192.0.2.1:7659"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			g := newGateway(t, gatewayOptions{address: tt.address, rows: tt.rows})
+			g := newGateway(t, gatewayOptions{address: tt.address, rows: tt.rows, secureName: tt.secure, users: tt.users})
 			c := g.connect()
 			for _, path := range []string{"/proxy.pac", "/wpad.dat", "/proxy.pac?x=1"} {
 				c.send("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
 				resp, body := c.response(http.MethodGet)
 				want(t, "content type", resp.Header.Get("Content-Type"), "application/x-ns-proxy-autoconfig")
-				if resp.StatusCode != 200 || !strings.Contains(body, tt.want) || !strings.Contains(body, "function FindProxyForURL(url, host)") {
+				if resp.StatusCode != 200 || !strings.Contains(body, "return \""+tt.want+"\";\n}") || !strings.Contains(body, "function FindProxyForURL(url, host)") {
 					t.Errorf("%s: %d %q", path, resp.StatusCode, body)
 				}
 				if strings.Count(body, "{") != strings.Count(body, "}") || strings.Count(body, "(") != strings.Count(body, ")") {
@@ -115,6 +145,14 @@ func TestPAC(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestWaysWithoutClearText: where nobody is served outside TLS a browser is not sent there, which would only show where it goes.
+func TestWaysWithoutClearText(t *testing.T) {
+	s := setup{Address: "192.0.2.1:7659", Secure: "proxy.example.net:7659", SOCKS5: true}
+	if got, want := strings.Join(s.ways(false, true), "; "), "HTTPS proxy.example.net:7659"; got != want {
+		t.Errorf("the ways are %q, want %q", got, want)
 	}
 }
 
@@ -130,7 +168,7 @@ func TestHelpPageAddressIsTheClientsOwn(t *testing.T) {
 // TestBadAddress: an address of the configuration that is none is not put into a page.
 func TestBadAddress(t *testing.T) {
 	for _, a := range []string{"", "host", "host:0", "host:x", "a b:80", "a\"b:80", "a;b:80", "<b>:80", "$(id):80", "[::1%eth0]:80"} {
-		if s, err := newSetup(a, func(string) bool { return true }); err == nil {
+		if s, err := newSetup(a, "", func(string) bool { return true }); err == nil {
 			t.Errorf("newSetup(%q) = %+v, want an error", a, s)
 		}
 	}
@@ -176,5 +214,28 @@ func TestHelpPageForHEAD(t *testing.T) {
 	}
 	if resp, body := c.response(http.MethodGet); resp.StatusCode != 200 || !strings.HasPrefix(body, "function") {
 		t.Errorf("then %d %q", resp.StatusCode, body)
+	}
+}
+
+// Where nobody is served in the clear, the page offers no way that would be refused.
+func TestHelpPageOfAListenerThatWantsTLS(t *testing.T) {
+	s, err := newSetup("192.0.2.1:7659", "proxy.test", func(string) bool { return true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.OnlyTLS = true
+	b, err := s.page()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, has := range []string{"It serves nobody outside TLS", "curl --proxy https://proxy.test:7659", "OPENSSL:proxy.test:7659", "https://USER:PASSWORD@proxy.test:7659"} {
+		if !strings.Contains(string(b), has) {
+			t.Errorf("the page does not say %q", has)
+		}
+	}
+	for _, lack := range []string{"http://192.0.2.1", "socks5h://192.0.2.1", "nc -X", "proxychains"} {
+		if strings.Contains(string(b), lack) {
+			t.Errorf("the page says %q", lack)
+		}
 	}
 }

@@ -1,15 +1,16 @@
-// Package httpproxy serves HTTP/1.1 and HTTP/1.0 clients of a forward proxy (RFC
-// 9110, RFC 9112): requests in absolute-form, which are forwarded, and CONNECT,
-// which becomes a tunnel. One handler serves both rows, since a connection that
-// is kept alive may send either. To a browser that opens the port it shows how to set up a client.
+// Package httpproxy serves HTTP/2, HTTP/1.1 and HTTP/1.0 clients of a forward proxy (RFC
+// 9110, RFC 9112, RFC 9113): requests in absolute-form, which are forwarded, and CONNECT,
+// which becomes a tunnel. One handler serves the rows http and connect, since a connection that
+// is kept alive may send either; each stream of the row h2 is translated to one such exchange. To a browser that opens the port it shows how to set up a client.
 //
 // It only speaks the protocol: the wire belongs to package http1, policy and
-// dialling to package egress. It does not cache, does not look into bodies, never opens
-// TLS and fetches no scheme but http.
+// dialling to package egress. It does not cache, does not look into bodies, opens no TLS but
+// to an origin whose https URI it was asked for, and fetches no scheme but http and, if told to, https.
 package httpproxy
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 
 	"polyport/internal/session"
@@ -30,9 +31,12 @@ type Options struct{}
 type handler struct {
 	anonymity anonymity
 	pool      *pool
+	acme      func(host, path string) (answer string, ok bool) // nil answers no challenge
+	secure    string                                           // the name to reach the gateway by TLS under; "" is none
+	tls       *tls.Config                                      // to origins of https URIs; nil fetches none
 }
 
-// New makes the rows http and connect.
+// New makes the rows http, connect and h2.
 func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 	var o Options
 	if err := decode(&o); err != nil {
@@ -42,10 +46,14 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 	if !ok {
 		return nil, fmt.Errorf("http.anonymity: %q is none of off, hide-client and hide-proxy", env.HTTP.Anonymity)
 	}
-	h := &handler{anonymity: a, pool: newPool(poolOptions{})}
+	h := &handler{anonymity: a, pool: newPool(poolOptions{}), acme: env.ACMEAnswer, secure: env.SecureName}
+	if env.HTTP.ForwardHTTPS {
+		h.tls = originTLS()
+	}
 	return []spec.Row{
 		{Row: mux.Row{Name: rowHTTP, Match: matchHTTP}, Handler: h, OnLoop: true},
 		{Row: mux.Row{Name: rowConnect, Match: matchConnect}, Handler: h, OnLoop: true},
+		{Row: mux.Row{Name: rowHTTP2, Match: matchHTTP2}, Handler: &http2Handler{h: h, streams: env.HTTP.Streams}},
 	}, nil
 }
 

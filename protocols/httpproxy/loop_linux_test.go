@@ -96,3 +96,26 @@ func TestBodyLeavesTheLoop(t *testing.T) {
 		}
 	}
 }
+
+// TestHTTPSLeavesTheLoop before it dials, and what follows on the connection is served off it as well.
+func TestHTTPSLeavesTheLoop(t *testing.T) {
+	a := newAuthority(t)
+	heads := make(chan string, 10)
+	secure := newSecured(t, a.server("secure.test"), answering(okAnswer, heads))
+	plain, _ := replies(t, okAnswer)
+	g, c := dialOnLoops(t, gatewayOptions{https: true, roots: a.roots, names: names{"secure.test": {"127.0.0.1"}}})
+	for _, base := range []string{
+		"http://" + plain.addr(), fmt.Sprintf("https://secure.test:%d", secure.port()), "http://" + plain.addr(), fmt.Sprintf("HTTPS://secure.test:%d", secure.port()),
+	} {
+		c.send("GET %s/ HTTP/1.1\r\nHost: x\r\n\r\n", base)
+		if resp, body := c.response(http.MethodGet); resp.StatusCode != 200 || body != "ok" || resp.Close {
+			t.Errorf("%s: %d %q, close %v", base, resp.StatusCode, body, resp.Close)
+		}
+		if rec := g.record(); rec.Err != nil || rec.Status != 200 || !strings.EqualFold(rec.URL, base+"/") {
+			t.Errorf("record %+v", rec)
+		}
+	}
+	if n := secure.accepted.Load(); n != 1 {
+		t.Errorf("%d TLS connections, want 1", n)
+	}
+}

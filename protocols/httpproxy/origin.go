@@ -1,6 +1,7 @@
 package httpproxy
 
 import (
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"time"
@@ -15,6 +16,7 @@ type origin struct {
 	tcp    *net.TCPConn // the connection where it is a bare one, for splice and peek; else nil
 	peeker peeker
 	on     *reactor.Conn // the connection where a loop has it; else nil
+	wire   *wire         // what lies below the connection where that is TLS; else nil
 	peer   netip.AddrPort
 	key    string // of the permit that it was dialled under
 	r      http1.Reader
@@ -51,6 +53,22 @@ func newOrigin(conn net.Conn, key string) *origin {
 	return o
 }
 
+// newSecureOrigin makes an origin of a TLS connection over w, whose handshake is done. There is no bare
+// connection then: splice and peek must not meet what is encrypted.
+func newSecureOrigin(conn *tls.Conn, w *wire, key string) *origin {
+	o := newOrigin(strict{conn, w}, key)
+	o.wire, o.fragile = w, true
+	return o
+}
+
+// forTunnel returns the connection for bytes that no HTTP frames: how a tunnel ends is for who speaks in it.
+func (o *origin) forTunnel() net.Conn {
+	if c, ok := o.conn.(strict); ok {
+		return c.Conn
+	}
+	return o.conn
+}
+
 // close closes the connection and gives its buffers back.
 func (o *origin) close() {
 	if c := o.on; c != nil { // it may be another loop's, or a timer may have called
@@ -69,6 +87,11 @@ func (o *origin) abort() {
 		c.Loop().Post(func() { abortOnLoop(c) })
 		return
 	}
+	if o.wire != nil { // without a word of TLS, which would say that all is well
+		_ = o.wire.SetLinger(0)
+		_ = o.wire.Close()
+		return
+	}
 	if o.tcp != nil {
 		_ = o.tcp.SetLinger(0) // fails only on a closed connection
 	}
@@ -83,6 +106,8 @@ func (o *origin) stale() bool {
 		return true
 	case o.on != nil:
 		return o.staleOnLoop()
+	case o.wire != nil:
+		return !o.wire.quiet(o.conn)
 	}
 	return o.tcp == nil || o.peeker.peek(o.tcp) != peekQuiet
 }

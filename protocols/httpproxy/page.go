@@ -35,10 +35,7 @@ func (p page) answer(asHTML bool) answer {
 
 // fields are the field lines that belong to the refusal.
 func (r *refusal) fields() []field {
-	var f []field
-	if r.reason != "" {
-		f = append(f, field{"Proxy-Status", "polyport; error=" + string(r.reason)})
-	}
+	f := []field{{statusField, proxyStatus(r.reason, r.params...)}}
 	if r.status == statusProxyAuthRequired {
 		f = append(f, field{"Proxy-Authenticate", challenge})
 	}

@@ -29,15 +29,20 @@ const (
 	responseTimeout      token = "http_response_timeout"
 	responseTransfer     token = "http_response_transfer_coding"
 	upgradeFailed        token = "http_upgrade_failed"
+	tlsProtocolError     token = "tls_protocol_error"
+	tlsCertificateError  token = "tls_certificate_error"
+	tlsAlertReceived     token = "tls_alert_received"
 	readTimeout          token = "connection_read_timeout"
 	connectionTerminated token = token(egress.ConnectionTerminated)
+	connectionTimeout    token = token(egress.ConnectionTimeout)
 	internalError        token = token(egress.InternalError)
 )
 
 // refusal is an answer of our own: what the client is told, and what the record keeps.
 type refusal struct {
 	status int
-	reason token // "" for an answer that is no failure of ours to forward
+	reason token
+	params []param // what else the Proxy-Status field says
 	// says is the sentence for the person at the client. It never holds bytes of the
 	// request; what the error page adds of them is escaped there.
 	says string
@@ -76,6 +81,23 @@ func challenged(err error) *refusal {
 	}
 }
 
+// certificateWanted is the answer where a user is required and there are no passwords to ask for: a 407
+// needs a challenge, and nobody could meet one.
+func certificateWanted(err error) *refusal {
+	return &refusal{
+		status: statusForbidden, reason: requestDenied, err: err,
+		says: "This proxy wants a client certificate: connect to it by TLS and present one.",
+	}
+}
+
+// forPolicy maps what Authorize said to an answer. passwords says whether there are users who have one. It is pure.
+func forPolicy(err error, passwords bool) *refusal {
+	if r := forEgress(err); r.status != statusProxyAuthRequired || passwords {
+		return r
+	}
+	return certificateWanted(err)
+}
+
 // forEgress maps what Authorize and Dial said to an answer. It is pure.
 func forEgress(err error) *refusal {
 	var e *egress.Error
@@ -89,7 +111,7 @@ func forEgress(err error) *refusal {
 		return challenged(err)
 	}
 	status, says := egressAnswer(e.Reason)
-	return &refusal{status: status, reason: token(e.Reason), says: says, err: err, egress: e}
+	return &refusal{status: status, reason: token(e.Reason), params: dnsParams(e), says: says, err: err, egress: e}
 }
 
 // egressAnswer is the table from a reason of package egress to a status and a sentence.
@@ -130,11 +152,18 @@ func originRefusal(err error) *refusal {
 	r := &refusal{status: statusBadGateway, err: err}
 	var malformed *http1.ParseError
 	switch {
+	case errors.Is(err, errNotSwitched):
+		r.reason, r.says = upgradeFailed, "The target did not switch to the protocol that it was asked for."
 	case errors.Is(err, errSwitched):
+		r.params = []param{receivedStatus(statusSwitchingProtocols)}
 		r.reason, r.says = upgradeFailed, "The target switched to a protocol that it was not asked for."
+	case errors.Is(err, errAccept):
+		r.reason, r.says = upgradeFailed, "The target did not understand that it was asked for a WebSocket."
+		r.params = []param{receivedStatus(statusSwitchingProtocols)}
 	case errors.As(err, &malformed):
 		r.reason, r.says = protocolError, "The target answered with what is not valid HTTP."
 	case errors.Is(err, errProxyChallenge):
+		r.params = []param{receivedStatus(statusProxyAuthRequired)}
 		r.reason, r.says = protocolError, "The target asked for a proxy password, which no web server may."
 	case errors.Is(err, http1.ErrInvalidHead), errors.Is(err, http1.ErrWriteOrder):
 		r.status, r.reason, r.says = statusInternalError, internalError, "The proxy could not handle this request."
@@ -142,7 +171,9 @@ func originRefusal(err error) *refusal {
 		r.status, r.reason, r.says = statusUnavailable, connectionTerminated, "This proxy is shutting down."
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		r.status, r.reason, r.says = statusGatewayTimeout, responseTimeout, "The target did not answer in time."
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case isTLSError(err):
+		return tlsRefusal(err)
+	case errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF):
 		r.reason, r.says = responseIncomplete, "The target closed the connection in the middle of its answer."
 	default:
 		r.reason, r.says = connectionTerminated, "The target closed the connection before it answered."

@@ -100,6 +100,7 @@ func TestOriginRefusal(t *testing.T) {
 		{"malformed", &http1.ParseError{Status: 502, Reason: "bad"}, 502, "http_protocol_error"},
 		{"407", errProxyChallenge, 502, "http_protocol_error"},
 		{"101", errSwitched, 502, "http_upgrade_failed"},
+		{"no 101", errNotSwitched, 502, "http_upgrade_failed"},
 		{"silent", os.ErrDeadlineExceeded, 504, "http_response_timeout"},
 		{"cut short", fmt.Errorf("head: %w", io.ErrUnexpectedEOF), 502, "http_response_incomplete"},
 		{"closed", io.EOF, 502, "connection_terminated"},

@@ -34,7 +34,10 @@ func acceptsHTML(f *http1.Fields) bool {
 }
 
 // reply answers with a page that is no refusal.
-func (c *client) reply(a *answer) (outcome, error) { return c.answer(a, false) }
+func (c *client) reply(a *answer) (outcome, error) {
+	a.fields = append(a.fields, field{statusField, ourName})
+	return c.answer(a, false)
+}
 
 // answer writes an answer of our own. The connection goes on where both sides want
 // it and the body of the request can be skipped.
@@ -55,6 +58,10 @@ func (c *client) answer(a *answer, closes bool) (outcome, error) {
 // client and we want it to go on, and what is left of the body is short. A client that
 // waits for 100 (Continue) may send its body or not, so that cannot go on.
 func (c *client) skipBody() bool {
+	if c.bridge != nil {
+		c.skipStream()
+		return false
+	}
 	if c.req.Close || c.s.Draining() {
 		return false
 	}
@@ -67,6 +74,15 @@ func (c *client) skipBody() bool {
 		return false
 	}
 	return c.r.Discard(maxSkipped) == nil
+}
+
+// skipStream waits a moment for the end of the request: a short upload then ends well, in place of being reset behind the
+// answer, and one that breaks its word is told so and not answered (RFC 9113 section 8.1.1).
+func (c *client) skipStream() {
+	if wait, _ := c.req.ExpectContinue(); !wait && !c.req.Framing.Empty() {
+		c.rd.total(lastByteGrace)
+		_ = c.r.Discard(maxSkipped) // a stream that was reset takes no answer
+	}
 }
 
 // answer is a whole response of our own.

@@ -13,6 +13,8 @@ import (
 var (
 	errProxyChallenge = errors.New("the origin asked for credentials of a proxy (407), which only a proxy may")
 	errSwitched       = errors.New("the origin switched to a protocol that it was not asked for")
+	errAccept         = errors.New("the origin's Sec-WebSocket-Accept does not fit the key that it was sent")
+	errNotSwitched    = errors.New("the origin answered as if it had switched to the protocol of an extended CONNECT, and has not")
 )
 
 // respond passes the final response of o on, whose head is in c.resp.
@@ -22,6 +24,9 @@ func (c *client) respond(o *origin) (outcome, error) {
 		return c.switchProtocols(o)
 	case statusProxyAuthRequired:
 		return c.fail(errProxyChallenge)
+	}
+	if c.bridge != nil && c.bridge.key != "" && c.resp.Status < 300 {
+		return c.fail(errNotSwitched) // to the client any 2xx is a tunnel that stands (RFC 8441 section 5)
 	}
 	c.s.Responded()
 	c.s.SetStatus(c.resp.Status)
@@ -71,19 +76,24 @@ func (c *client) passResponse(o *origin, f http1.Framing, keep bool) error {
 	if c.resp.Framing.Empty() {
 		return w.EndBody(nil)
 	}
-	_, err := http1.CopyBody(w, &o.r, http1.CopyOptions{
-		Splice: func(n int64) (int64, error) {
-			if u := c.t.upload; o.tcp == nil || u != nil && !u.isDone() {
-				return 0, nil // the upload has the client's reading side, which RawTCP looks at
-			}
-			to, ok := c.RawTCP()
-			if !ok {
-				return 0, nil
-			}
-			return splice(&c.stream, to, &o.stream, o.tcp, n, nil)
-		},
-	})
+	var options http1.CopyOptions
+	if f := c.resp.Framing; f.Kind == http1.Length && f.Length >= http1.SpliceMin { // a function for each response would be garbage
+		options.Splice = func(n int64) (int64, error) { return c.spliceResponse(o, n) }
+	}
+	_, err := http1.CopyBody(w, &o.r, options)
 	return err
+}
+
+// spliceResponse has the kernel move some of the response's body; none where a layer lies in between.
+func (c *client) spliceResponse(o *origin, n int64) (int64, error) {
+	if u := c.t.upload; o.tcp == nil || u != nil && !u.isDone() {
+		return 0, nil // the upload has the client's reading side, which RawTCP looks at
+	}
+	to, ok := c.RawTCP()
+	if !ok {
+		return 0, nil
+	}
+	return splice(&c.stream, to, &o.stream, o.tcp, n, nil)
 }
 
 // beginResponse writes the head of the response in c.resp as far as every response
@@ -106,7 +116,7 @@ func (c *client) breakOff(f http1.Framing, err error) (outcome, error) {
 	switch {
 	case isWriteError(err):
 		return ends, fmt.Errorf("pass the response on: %w", err)
-	case f.Kind == http1.UntilClose:
+	case f.Kind == http1.UntilClose, c.bridge != nil:
 		c.abort() // a plain close would say that this was all
 	}
 	if u != nil && !running && u.err != nil && !isWriteError(u.err) {
@@ -137,6 +147,12 @@ func (c *client) switchProtocols(o *origin) (outcome, error) {
 		return c.fail(errSwitched)
 	}
 	c.s.SetStatus(c.resp.Status)
+	if c.bridge != nil {
+		if string(c.resp.Fields.Get("Sec-WebSocket-Accept")) != webSocketAccept(c.bridge.key) {
+			return c.fail(errAccept)
+		}
+		c.s.SetStatus(statusOK)
+	}
 	c.wr.each(c.s.Timeouts().Handshake)
 	written := c.w.Count()
 	if err := c.passSwitch(string(protocol)); err != nil {
@@ -151,10 +167,11 @@ func (c *client) switchProtocols(o *origin) (outcome, error) {
 	if err := o.conn.SetDeadline(time.Time{}); err != nil {
 		return ends, fmt.Errorf("begin the tunnel: %w", err)
 	}
+	c.watchGone(nil)
 	c.t.origin = nil // the tunnel's from here on
 	c.s.AddBytes(c.r.Count()-c.t.read, c.w.Count()-written+int64(len(early)))
 	c.s.Conn().Unread(c.r.TakeBuffered())
-	c.s.Relay(o.conn)
+	c.s.Relay(o.forTunnel())
 	return handedOver, nil
 }
 

@@ -247,6 +247,27 @@ func TestPolicyPerRequest(t *testing.T) {
 	}
 }
 
+// TestReloadOnRowHTTP2: a client that has agreed on h2 and speaks HTTP/1.1 is served by the handler of the reload too.
+func TestReloadOnRowHTTP2(t *testing.T) {
+	o := pathEcho(t)
+	g := newGateway(t, gatewayOptions{})
+	c := newPeer(t, g.connectH2())
+	for _, when := range []string{"before", "after"} {
+		if resp, _ := g.get(c, o.addr(), "/"); resp.StatusCode != 200 {
+			t.Fatalf("%s the reload: %d, want 200", when, resp.StatusCode)
+		}
+		if when == "before" {
+			g.SetRuntime(g.runtime())
+		}
+	}
+	for range 2 {
+		g.record() // by the last one the connection is back
+	}
+	if n := g.handler.pool.size(); n != 1 {
+		t.Errorf("the new handler holds %d connections, want 1", n)
+	}
+}
+
 // TestOwnedConnections: a connection on which NTLM was seen belongs to its client.
 func TestOwnedConnections(t *testing.T) {
 	tests := []struct{ name, request, response string }{

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"polyport/internal/egress"
@@ -44,10 +45,11 @@ func (c *client) send() (outcome, error) {
 		if o == nil {
 			var err error
 			if o, err = c.dial(); err != nil {
-				return c.refuse(forEgress(err))
+				return c.refuse(dialRefusal(err))
 			}
 		}
 		c.t.origin = o
+		c.watchGone(o)
 		err := c.ask(o)
 		if err == nil && c.s.OnLoop() && c.isLarge() {
 			return c.leaveLoop(func(context.Context) (outcome, error) {
@@ -119,6 +121,9 @@ func (c *client) dial() (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.dest.secure {
+		return c.secure(conn)
+	}
 	return newOrigin(conn, c.t.key), nil
 }
 
@@ -164,6 +169,9 @@ func (c *client) readHead(o *origin) error {
 	for {
 		if err := o.r.ReadResponse(&c.resp, c.req.Method); err != nil {
 			c.t.heard = c.t.heard || o.r.Buffered() > 0
+			if o.wire != nil && !c.t.heard && errors.Is(err, io.ErrUnexpectedEOF) {
+				err = errors.Join(err, io.EOF) // it closed without a word of TLS, but not in the middle of an answer
+			}
 			return fmt.Errorf("read the response: %w", err)
 		}
 		c.t.heard = true
@@ -219,6 +227,7 @@ func (c *client) failBody(err error) (outcome, error) {
 // settle decides what becomes of o after an exchange. whole says that the request and
 // the response came to their ends.
 func (c *client) settle(o *origin, whole bool) {
+	c.watchGone(nil)
 	o.watcher = nil
 	c.t.origin = nil
 	switch {
@@ -237,6 +246,7 @@ func (c *client) settle(o *origin, whole bool) {
 // closeOrigin closes the connection of the exchange under way, if there is one.
 func (c *client) closeOrigin() {
 	if c.t.origin != nil {
+		c.watchGone(nil)
 		c.t.origin.close()
 		c.t.origin = nil
 	}

@@ -15,6 +15,7 @@ const (
 	statusUpgradeRequired    = 426
 	statusTooManyRequests    = 429
 	statusInternalError      = 500
+	statusNotImplemented     = 501
 	statusBadGateway         = 502
 	statusUnavailable        = 503
 	statusGatewayTimeout     = 504

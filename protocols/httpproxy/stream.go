@@ -110,6 +110,9 @@ type stream struct {
 	reading atomic.Bool            // a Read has to wait
 	wrote   bool                   // conn knows that something was written
 	socket  atomic.Pointer[socket] // conn itself, once nothing lies between; nil before
+	// fragile says that a Write which a deadline cuts short breaks the connection, as with TLS: each Write
+	// is given its whole time at once then, and none is tried again.
+	fragile bool
 }
 
 // firstWatch is how long a Read waits before the watcher is asked: long enough
@@ -214,12 +217,19 @@ func (s *stream) Write(p []byte) (int, error) {
 // beginWrite begins the wait of a Write.
 func (s *stream) beginWrite() error {
 	s.wr.begin(time.Now())
+	if s.fragile {
+		s.wr.armed = s.wr.until
+		return s.conn.SetWriteDeadline(s.wr.until)
+	}
 	return s.wr.arm(s.conn.SetWriteDeadline, time.Time{})
 }
 
 // writeFired decides whether a Write whose deadline has fired goes on. anew says that
 // a wait begins: bytes went out since the last one, or there was none.
 func (s *stream) writeFired(anew bool) error {
+	if s.fragile {
+		return os.ErrDeadlineExceeded
+	}
 	now := time.Now()
 	if anew {
 		s.wr.begin(now)

@@ -72,3 +72,15 @@ func (c *client) stopWatching() {
 		c.t.unwatch = nil
 	}
 }
+
+// watchGone has o ended once the client takes its request back, which only HTTP/2 tells while an answer is awaited; a nil one
+// ends the watch.
+func (c *client) watchGone(o *origin) {
+	switch {
+	case c.bridge == nil:
+	case o == nil:
+		c.bridge.gone.do(nil)
+	default:
+		c.bridge.gone.do(o.abort)
+	}
+}

@@ -23,13 +23,41 @@ const (
 	hintBalancer = "if a balancer of yours sends it, name the balancer in proxy_protocol_from"
 )
 
-// forbidden answers a client of HTTP/1, and one of HTTP/1.0 takes it too (RFC 9112 section 2.3).
-var forbidden = []byte("HTTP/1.1 403 Forbidden\r\n" +
-	"Content-Type: text/plain; charset=utf-8\r\n" +
-	"Content-Length: " + strconv.Itoa(len(forbiddenBody)) + "\r\n" +
-	"Connection: close\r\n\r\n" + forbiddenBody)
+// What clients of HTTP/1 are told.
+var (
+	forbidden  = forbid("HTTP is not served on this port.\n")
+	wantsHTTPS = forbid("This proxy serves nobody outside TLS. Connect to it with https:// in front of its name, as in:\n" +
+		"  curl --proxy https://NAME:PORT ...\n")
+)
 
-const forbiddenBody = "HTTP is not served on this port.\n"
+// forbid is a 403 (RFC 9110 section 15.5.4), with the token of RFC 9209. A client of HTTP/1.0 takes it too (RFC 9112 section 2.3).
+func forbid(body string) []byte {
+	return []byte("HTTP/1.1 403 Forbidden\r\n" +
+		"Content-Type: text/plain; charset=utf-8\r\n" +
+		"Content-Length: " + strconv.Itoa(len(body)) + "\r\n" +
+		"Proxy-Status: polyport; error=http_request_denied\r\n" +
+		"Connection: close\r\n\r\n" + body)
+}
+
+// The refusals of SOCKS: no method is acceptable (RFC 1928 section 3), and request rejected.
+const (
+	noMethod = "\x05\xff"
+	rejected = "\x00\x5b\x00\x00\x00\x00\x00\x00"
+)
+
+// outsideTLS turns k into what it is on a listener that serves nobody outside TLS.
+func outsideTLS(k kind) kind {
+	k.hint = "the listener has require_tls"
+	switch k.name {
+	case "HTTP", "HTTP/2 without TLS":
+		k.answer, k.status = wantsHTTPS, 403
+	case "SOCKS 5":
+		k.answer = []byte(noMethod)
+	case "SOCKS 4":
+		k.answer = []byte(rejected)
+	}
+	return k
+}
 
 // kinds in the order in which they are tried.
 var kinds = []kind{

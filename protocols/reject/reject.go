@@ -19,6 +19,9 @@ const Name = "reject"
 // reason is what the record says of every session here.
 const reason = "unknown_protocol"
 
+// reasonTLS is what it says where nobody is served outside TLS.
+const reasonTLS = "tls_required"
+
 // New makes the row. It has no options.
 func New(_ spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	var none struct{}
@@ -36,6 +39,7 @@ type client interface {
 	Conn() *mux.Conn
 	SetReason(reason string)
 	SetStatus(code int)
+	RequiresTLS() bool
 }
 
 type handler struct{}
@@ -46,9 +50,13 @@ func (h handler) ServeSession(_ context.Context, s *session.Session) error { ret
 // serve reads nothing further. The error says how many bytes had come and what
 // they look like, never what they are.
 func (handler) serve(s client) error {
-	s.SetReason(reason)
 	first := s.Conn().Prefix()
 	k := classify(first)
+	if s.RequiresTLS() {
+		s.SetReason(reasonTLS)
+		k = outsideTLS(k)
+	}
+	s.SetReason(reason)
 	refused := &Error{Bytes: len(first), Looks: k.name, Hint: k.hint}
 	if k.answer == nil {
 		return refused

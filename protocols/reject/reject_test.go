@@ -3,6 +3,7 @@ package reject
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"net"
@@ -34,10 +35,12 @@ type fake struct {
 	conn   *mux.Conn
 	reason string
 	status int
+	tls    bool // the listener requires it
 }
 
+func (f *fake) RequiresTLS() bool       { return f.tls }
 func (f *fake) Conn() *mux.Conn         { return f.conn }
-func (f *fake) SetReason(reason string) { f.reason = reason }
+func (f *fake) SetReason(reason string) { f.reason = cmp.Or(f.reason, reason) }
 func (f *fake) SetStatus(code int)      { f.status = code }
 
 func decodeNothing(any) error { return nil }
@@ -108,14 +111,19 @@ func TestServe(t *testing.T) {
 }
 
 func TestForbiddenIsHTTP(t *testing.T) {
-	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(forbidden)), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil || string(body) != forbiddenBody || resp.StatusCode != 403 || !resp.Close {
-		t.Errorf("status %d, body %q (%v), close %v", resp.StatusCode, body, err, resp.Close)
+	for says, answer := range map[string][]byte{"HTTP is not served": forbidden, "https://": wantsHTTPS} {
+		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close() // of a buffer
+		if err != nil || !strings.Contains(string(body), says) || resp.StatusCode != 403 || !resp.Close {
+			t.Errorf("status %d, body %q (%v), close %v; want %q in it", resp.StatusCode, body, err, resp.Close, says)
+		}
+		if got := resp.Header.Get("Proxy-Status"); got != "polyport; error=http_request_denied" {
+			t.Errorf("Proxy-Status: %q", got)
+		}
 	}
 }
 
@@ -182,6 +190,38 @@ func TestErrorSaysWhatToDo(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := tt.err.Error(); got != tt.want {
 				t.Errorf("Error = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+// Where nobody is served outside TLS, everybody is told so, as far as its protocol can.
+func TestServeOutsideTLS(t *testing.T) {
+	tests := []struct {
+		first  string
+		answer string // what it begins with
+		status int
+	}{
+		{"GET http://example.com/ HTTP/1.1\r\n", "HTTP/1.1 403 Forbidden\r\n", 403},
+		{"CONNECT example.com:443 HTTP/1.1\r\n", "HTTP/1.1 403 Forbidden\r\n", 403},
+		{"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1 403 Forbidden\r\n", 403},
+		{"\x05\x01\x00", "\x05\xff", 0},
+		{"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", "\x00\x5b\x00\x00\x00\x00\x00\x00", 0},
+		{"EHLO mail.example.org\r\n", "", 0},
+	}
+	for _, tt := range tests {
+		t.Run(strconv.Quote(tt.first[:3]), func(t *testing.T) {
+			w := &wire{}
+			f := &fake{conn: mux.NewConn(w, "main", Name, []byte(tt.first)), tls: true}
+			var refused *Error
+			if err := (handler{}).serve(f); !errors.As(err, &refused) || !strings.Contains(refused.Hint, "require_tls") {
+				t.Errorf("serve: %v, want a hint at require_tls", err)
+			}
+			if got := w.out.String(); !strings.HasPrefix(got, tt.answer) || tt.answer == "" && got != "" {
+				t.Errorf("answer %q, want %q", got, tt.answer)
+			}
+			if f.reason != reasonTLS || f.status != tt.status {
+				t.Errorf("reason %q, status %d; want %q, %d", f.reason, f.status, reasonTLS, tt.status)
 			}
 		})
 	}

@@ -4,9 +4,11 @@
 package spec
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 
+	"polyport/internal/auth"
 	"polyport/internal/session"
 	"polyport/internal/upstream"
 	"polyport/mux"
@@ -39,6 +41,32 @@ type Env struct {
 	SilentTo string
 	// HTTP is the [http] table.
 	HTTP HTTP
+	// SecureName is the host name under which clients reach the gateway by TLS, one that its certificate is for; "" is
+	// a gateway without certificates.
+	SecureName string
+	// TLS is TLS to the gateway itself; nil is none.
+	TLS *TLS
+	// ACMEAnswer answers the HTTP-01 challenge of an ACME CA (RFC 8555 section 8.3): a GET for path, which begins with
+	// "/.well-known/acme-challenge/", of host. ok is false for what is no challenge of ours. Nil knows none.
+	ACMEAnswer func(host, path string) (answer string, ok bool)
+}
+
+// TLS is how TLS to the gateway itself is terminated.
+type TLS struct {
+	// Owns reports whether a client that sends that server name ("" for none) and offers these application
+	// protocols means the gateway itself. It is called on event loops and must not block.
+	Owns func(serverName string, protocols []string) bool
+	// Names are the names that certificates are for, wildcards as they are.
+	Names []string
+	// Config is that of every such connection.
+	Config *tls.Config
+	// HTTP1Config is Config for listeners that do not serve HTTP/2, and does not offer it. Nil is Config.
+	HTTP1Config *tls.Config
+	// Challenged reports whether a handshake has failed with err only because that is how a CA's look at the
+	// certificate ends (RFC 8737 section 3).
+	Challenged func(err error) bool
+	// Identity says who a client's certificate proves it to be; the zero Identity is nobody.
+	Identity func(tls.ConnectionState) auth.Identity
 }
 
 // FindBackend finds the backend that a key of the configuration names.
@@ -58,4 +86,8 @@ func (e Env) FindBackend(name string) (*upstream.Backend, error) {
 type HTTP struct {
 	// Anonymity is "off", "hide-client" or "hide-proxy" as config.example.toml explains. "" is "hide-client".
 	Anonymity string
+	// Streams is how many streams one connection of HTTP/2 may have at once. Zero means 256.
+	Streams int
+	// ForwardHTTPS has requests for https URIs fetched over TLS; else they are refused.
+	ForwardHTTPS bool
 }

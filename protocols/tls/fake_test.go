@@ -3,12 +3,16 @@ package tls
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"testing"
+	"time"
 
+	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/session"
 	"polyport/internal/target"
 	"polyport/internal/upstream"
 	"polyport/mux"
@@ -40,9 +44,30 @@ type fake struct {
 
 	named       string // by SetTarget
 	established bool
+
+	without      string // the row that the listener does not serve
+	serverName   string
+	onLoop, left bool
+	carried      any
+	secured      *tls.Conn
+	identity     auth.Identity
+	injected     string // what Inject was given, behind "row "
+}
+
+func (f *fake) Allows(row string) bool     { return row != f.without }
+func (f *fake) Timeouts() session.Timeouts { return session.Timeouts{Handshake: time.Second} }
+func (f *fake) OnLoop() bool               { return f.onLoop }
+func (f *fake) LeaveLoop(carry any)        { f.onLoop, f.left, f.carried = false, true, carry }
+func (f *fake) Carried() any               { return f.carried }
+func (f *fake) Inject(row string)          { f.injected = "row " + row }
+
+func (f *fake) Secure(layer *tls.Conn, id auth.Identity) {
+	f.conn.Secure(layer)
+	f.secured, f.identity = layer, id
 }
 
 func (f *fake) Conn() *mux.Conn         { return f.conn }
+func (f *fake) SetServerName(n string)  { f.serverName = n }
 func (f *fake) SetVersion(v string)     { f.version = v }
 func (f *fake) SetReason(reason string) { f.reason = reason }
 func (f *fake) Relay(target net.Conn)   { f.relayed = target }

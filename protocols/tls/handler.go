@@ -2,17 +2,20 @@ package tls
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 
+	"polyport/internal/auth"
 	"polyport/internal/clienthello"
 	"polyport/internal/egress"
 	"polyport/internal/session"
 	"polyport/internal/target"
 	"polyport/internal/upstream"
 	"polyport/mux"
+	"polyport/protocols/spec"
 )
 
 // port is where a server name is dialled, and what the rules see (RFC 6066
@@ -30,12 +33,16 @@ const (
 	reasonBadName   = "invalid_sni"
 	reasonNoName    = "no_sni"
 	reasonNoRoute   = "no_route"
+	reasonHandshake = "tls_handshake_failed"
+	reasonNested    = "tls_in_tls"
+	reasonACME      = "acme_challenge"
 )
 
 // client is what the handler needs of a session; *session.Session is one.
 type client interface {
 	Conn() *mux.Conn
 	SetVersion(v string)
+	SetServerName(name string)
 	SetReason(reason string)
 	SetTarget(t target.Target)
 	Established()
@@ -43,23 +50,38 @@ type client interface {
 	AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error)
 	Dial(ctx context.Context, p *egress.Permit) (net.Conn, error)
 	Relay(target net.Conn)
+	Timeouts() session.Timeouts
+	Allows(row string) bool
+	OnLoop() bool
+	LeaveLoop(carry any)
+	Carried() any
+	Secure(layer *tls.Conn, identity auth.Identity)
+	Inject(row string)
 }
 
 type handler struct {
 	routes  *routes
 	dialSNI bool
+	own     *spec.TLS // nil terminates nothing
 }
 
 // ServeSession implements session.Handler.
 func (h *handler) ServeSession(ctx context.Context, s *session.Session) error { return h.serve(ctx, s) }
 
 func (h *handler) serve(ctx context.Context, s client) error {
+	if s.Carried() == any(terminating{}) {
+		return h.terminate(s)
+	}
 	hello, err := readHello(s.Conn())
 	if err != nil {
 		s.SetReason(reasonOf(err))
 		return answer(s, err)
 	}
 	s.SetVersion(hello.Version())
+	if h.isOwn(hello) {
+		s.SetServerName(hello.ServerName)
+		return h.begin(s)
+	}
 	permit, err := h.authorize(ctx, s, hello)
 	if err != nil {
 		return answer(s, err)
@@ -72,6 +94,19 @@ func (h *handler) serve(ctx context.Context, s client) error {
 	s.Relay(server) // the hello is still in front of the client's bytes
 	return nil
 }
+
+// isOwn reports whether a client means the gateway itself. A route that names the very name, and takes this client, goes before
+// a wildcard of our certificates; the other way round is refused when the routes are made.
+func (h *handler) isOwn(hello clienthello.Hello) bool {
+	if h.own == nil || !h.own.Owns(hello.ServerName, hello.ALPN) {
+		return false
+	}
+	t, err := targetOf(hello.ServerName)
+	return err != nil || h.routes.exactly(t.Host(), hello.ALPN) == nil
+}
+
+// Routes reports whether a route names this very name; "" is clients without one. It is for those who warn.
+func (h *handler) Routes(name string) bool { return h.routes.exact[name] != nil }
 
 // readHello reads the hello and leaves every byte of it to be read again. Mostly
 // all of it has arrived while the connection was classified, and nothing is copied.

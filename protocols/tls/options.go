@@ -56,12 +56,25 @@ func (o Options) routes(env spec.Env) (*routes, error) {
 			errs = multierror.Append(errs, fmt.Errorf(`%s.sni: no name is given; "*" takes every name, "" those without one`, key))
 		}
 		for i, p := range route.SNI {
-			if err := r.add(p, way{route: name, alpn: route.ALPN, backend: b}); err != nil {
+			err := r.add(p, way{route: name, alpn: route.ALPN, backend: b})
+			if err == nil {
+				err = checkOwn(env.TLS, p)
+			}
+			if err != nil {
 				errs = multierror.Append(errs, fmt.Errorf("%s.sni[%d]: %w", key, i, err))
 			}
 		}
 	}
 	return r, errs.ErrorOrNil()
+}
+
+// checkOwn refuses a pattern whose clients the gateway answers itself.
+func checkOwn(own *spec.TLS, pattern string) error {
+	exact, _, _, err := parsePattern(pattern)
+	if own == nil || err != nil || exact == "" || !slices.Contains(own.Names, exact) {
+		return nil
+	}
+	return fmt.Errorf("%q is a name in the gateway's own certificates, so it answers these clients itself and this route would take none", pattern)
 }
 
 func checkProtocol(p string, before []string) error {

@@ -98,6 +98,11 @@ func (c *choice) add(pattern string, w way) error {
 	return nil
 }
 
+// exactly returns the backend of a route that names this very name and takes a client that offers these protocols; nil is none.
+func (r *routes) exactly(name string, alpn []string) *upstream.Backend {
+	return r.exact[name].find(alpn)
+}
+
 // find returns the backend of a normalised name ("" for none) and the
 // protocols that the client offers, or nil. The most specific name that has a way for this client wins: the exact
 // one, then the longest suffix, then "*".

@@ -1,8 +1,10 @@
-// Package tls passes TLS connections through, undecrypted, by what their
+// Package tls serves TLS connections by what their
 // ClientHello says in the clear: the server name (RFC 6066 section 3) and the
-// application protocols (RFC 7301). A route hands them to a backend; with dial_sni the name
-// itself is dialled. It holds no key and checks no certificate: the name is the client's word, good for choosing
-// a way and never for knowing who somebody is. Policy and dialling belong to package egress.
+// application protocols (RFC 7301). Those that mean the gateway itself it terminates, once, and has what is inside
+// sniffed again, so that every row of the table is served inside TLS too. All others it passes
+// through, undecrypted: a route hands them to a backend; with dial_sni the name
+// itself is dialled. There it holds no key and checks no certificate: the name is the client's word, good for choosing
+// a way and never for knowing who somebody is. Certificates belong to their own packages, policy and dialling to package egress.
 package tls
 
 import (
@@ -13,7 +15,7 @@ import (
 // Name is the row of the protocol table.
 const Name = "tls"
 
-// New makes the row. With neither routes nor dial_sni it refuses every client
+// New makes the row. With neither certificates nor routes nor dial_sni it refuses every client
 // in its own protocol, which says more than a closed connection.
 func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	var o Options
@@ -27,7 +29,7 @@ func New(env spec.Env, decode func(into any) error) ([]spec.Row, error) {
 	return []spec.Row{{
 		Row:     mux.Row{Name: Name, Match: match},
 		OnLoop:  true,
-		Handler: &handler{routes: routes, dialSNI: o.DialSNI},
+		Handler: &handler{routes: routes, dialSNI: o.DialSNI, own: env.TLS},
 	}}, nil
 }
 
