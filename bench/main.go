@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -36,8 +37,8 @@ func main() {
 	}
 }
 
-// command runs what the arguments ask for. origin and copy are for the program
-// itself, which starts them as processes of their own.
+// command runs what the arguments ask for. origin, copy and gotls are for the
+// program itself, which starts them as processes of their own.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	name := ""
 	if len(args) > 0 {
@@ -48,6 +49,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return serveOrigin(ctx, args[1:])
 	case "copy":
 		return serveCopy(ctx, args[1:])
+	case "gotls":
+		return serveTLS(ctx, args[1:])
 	case "report":
 		return writeReport(args[1:], stdout, stderr)
 	}
@@ -90,6 +93,32 @@ func serveCopy(ctx context.Context, args []string) error {
 	}
 	defer l.Close()
 	go yardstick.Serve(l)
+	<-ctx.Done()
+	return nil
+}
+
+// serveTLS is the yardstick of TLS on two addresses, without TLS and with it,
+// until the context ends.
+func serveTLS(ctx context.Context, args []string) error {
+	if len(args) != 5 {
+		return errors.New("gotls wants two addresses, the origin's address, a certificate and its key")
+	}
+	target, err := loopback.Check(args[2])
+	if err != nil {
+		return err
+	}
+	cert, err := tls.LoadX509KeyPair(args[3], args[4])
+	if err != nil {
+		return err
+	}
+	for i, config := range []*tls.Config{nil, {Certificates: []tls.Certificate{cert}}} {
+		l, err := loopback.Listen(args[i])
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		go yardstick.TLS{Config: config, Target: target}.Serve(l)
+	}
 	<-ctx.Done()
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ import (
 
 // TestMain lets the test's own binary be the origin and the yardstick, as the benchmark's is.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "origin" || os.Args[1] == "copy") {
+	if len(os.Args) > 1 && slices.Contains([]string{"origin", "copy", "gotls"}, os.Args[1]) {
 		main()
 		return
 	}
@@ -85,6 +86,37 @@ func TestARunMeasuresTheYardstick(t *testing.T) {
 	reportOf(t, out)
 }
 
+func TestARunMeasuresTheYardstickOfTLS(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the benchmark reads /proc")
+	}
+	out := filepath.Join(t.TempDir(), "out.jsonl")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-only", "gotls", "-work", "handshakes,tlsbulk,connrate", "-rounds", "1", "-dur", "20ms", "-retries", "0", "-port", freePort(t), "-out", out}
+	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	_, all, err := measure.ReadFiles([]string{out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, m := range all {
+		if m.Name != measure.Direct {
+			got = append(got, m.Proto+" "+m.Variant)
+		} else if m.Work != measure.ConnRate {
+			t.Errorf("the origin speaks no TLS, but is measured by %s", m.Work)
+		}
+		if m.Errors > 0 {
+			t.Errorf("%s", summary(m))
+		}
+	}
+	want := []string{"raw plain", "raw-tls full", "raw-tls resumed", "raw-tls full alone", "raw-tls resumed alone", "raw-tls down1", "raw-tls up1", "raw-tls down8", "raw-tls up8", "raw-tls down", "raw-tls up"}
+	if !slices.Equal(got, want) {
+		t.Errorf("measured %q, want %q", got, want)
+	}
+}
+
 // reportOf makes a page of a file.
 func reportOf(t *testing.T, file string) {
 	t.Helper()
@@ -149,7 +181,7 @@ func TestOnlyAWholeRunWritesThePage(t *testing.T) {
 }
 
 func TestServersRefuseOtherAddresses(t *testing.T) {
-	for _, args := range [][]string{{"copy", "0.0.0.0:15999"}, {"origin", "0.0.0.0:15998", "127.0.0.1:15999"}, {"copy"}, {"origin"}, {"unknown"}} {
+	for _, args := range [][]string{{"copy", "0.0.0.0:15999"}, {"origin", "0.0.0.0:15998", "127.0.0.1:15999"}, {"copy"}, {"origin"}, {"gotls"}, {"gotls", "127.0.0.1:0", "127.0.0.1:0", "192.0.2.1:80", "", ""}, {"unknown"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v was accepted", args)
 		}

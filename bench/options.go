@@ -37,7 +37,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.DurationVar(&o.window, "dur", 1500*time.Millisecond, "time of one measurement, 10ms to 1m")
 	fs.DurationVar(&o.most, "most", 30*time.Minute, "after this time nothing is measured again")
 	fs.IntVar(&o.port, "port", 15000, "the first of 80 ports on 127.0.0.1 that are used")
-	fs.StringVar(&only, "only", "", "these programs alone: polyport,haproxy,haproxy-splice,nginx,squid,microsocks,tinyproxy,copy")
+	fs.StringVar(&only, "only", "", "these programs alone: polyport,haproxy,haproxy-splice,nginx,squid,microsocks,tinyproxy,copy,gotls")
 	fs.StringVar(&works, "work", strings.Join(measure.Workloads, ","), "workloads")
 	fs.StringVar(&protos, "protos", strings.Join(measure.Protocols, ","), "protocols that polyport's tunnels are made by")
 	fs.StringVar(&o.out, "out", "build/bench.jsonl", "file for the measurements, a line of JSON each")

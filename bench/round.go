@@ -15,6 +15,12 @@ import (
 	"polyport/bench/report"
 )
 
+// Names in ClientHellos: TLS to one ends at the proxy, TLS to the other goes on to the origin.
+const (
+	ownName    = "proxy.test"
+	routedName = "bench.test"
+)
+
 // afterResume is what a program gets to find its feet.
 const afterResume = 50 * time.Millisecond
 
@@ -139,11 +145,21 @@ func (s *session) check(r *peer.Process, round int) error {
 
 // protosFor are the protocols by which a program is measured.
 func (s *session) protosFor(r *peer.Process, work string) []string {
-	if r == nil {
+	ofTLS := work == measure.Handshakes || work == measure.TLSBulk
+	switch {
+	case r == nil && ofTLS: // the origin speaks no TLS
+		return nil
+	case r == nil:
 		return []string{measure.Direct}
 	}
 	p := r.Program
 	switch {
+	case work == measure.Handshakes:
+		return p.Speaks(measure.Raw, measure.RawTLS, measure.ConnectTLS)
+	case work == measure.TLSBulk && p.Ports[measure.ConnectTLS] != 0:
+		return []string{measure.ConnectTLS}
+	case work == measure.TLSBulk:
+		return p.Speaks(measure.RawTLS)
 	case work == measure.HTTP && p.Ports["http"] == 0:
 		return nil
 	case work == measure.HTTP:
@@ -197,9 +213,12 @@ func (s *session) load(r *peer.Process, proto string, round int) (*load.Load, er
 	if r != nil {
 		name, addr = r.Program.Name, r.Program.Address(s.site, proto)
 	}
-	end, err := load.NewEndpoint(proto, addr, s.site.Origin.String(), s.site.Web.String(), "bench.test")
+	end, err := load.NewEndpoint(proto, addr, s.site.Origin.String(), s.site.Web.String(), routedName)
 	if err != nil {
 		return nil, err
+	}
+	if proto == measure.RawTLS || proto == measure.ConnectTLS {
+		end = end.Secured(ownName, s.leaf)
 	}
 	return load.New(name, round, end, peer.NewMeter(r, os.Getpid(), s.origin.PID()), s.loadOptions()), nil
 }

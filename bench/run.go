@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"polyport/bench/certificate"
 	"polyport/bench/load"
 	"polyport/bench/loopback"
 	"polyport/bench/measure"
@@ -25,6 +26,7 @@ type session struct {
 	opts     options
 	start    time.Time
 	site     peer.Site
+	leaf     []byte // the certificate of the run, in DER
 	programs []peer.Program
 	origin   *peer.Process
 	account  *peer.Account // of programs beside idle tunnels; nil is our own
@@ -120,8 +122,15 @@ func (s *session) prepare(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	s.site = peer.Site{Dir: dir, Port: s.opts.port}
-	var err error
+	s.site = peer.Site{Dir: dir, Port: s.opts.port, Keys: dir}
+	cert, err := certificate.New(ownName)
+	if err != nil {
+		return err
+	}
+	s.leaf = cert.Certificate[0]
+	if err := certificate.Write(dir, cert); err != nil {
+		return err
+	}
 	if s.site.Origin, err = loopback.Check(s.site.At(peer.OriginPort)); err != nil {
 		return err
 	}
@@ -222,7 +231,7 @@ func (s *session) describe(ctx context.Context) measure.Run {
 	}
 	for _, p := range s.programs {
 		v := p.FindVersion(ctx)
-		if p.Name == "copy" {
+		if p.Name == "copy" || p.Name == "gotls" {
 			v = runtime.Version()
 		}
 		r.Programs = append(r.Programs, measure.Program{Name: p.Name, Version: v, Note: p.Note})

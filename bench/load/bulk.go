@@ -96,7 +96,7 @@ func (l *Load) counter(d direction, got *atomic.Uint64, deadline time.Time) (rea
 
 // startTransfers opens n tunnels and keeps them busy. stop ends and closes them.
 func (l *Load) startTransfers(d direction, n int, got *atomic.Uint64, deadline time.Time) (stop func()) {
-	var conns []*net.TCPConn
+	var conns []net.Conn
 	var busy sync.WaitGroup
 	var stopping atomic.Bool
 	first := command('D', endless)
@@ -104,7 +104,7 @@ func (l *Load) startTransfers(d direction, n int, got *atomic.Uint64, deadline t
 		first = command('U', endless)
 	}
 	for range n {
-		c, err := l.end.open(first)
+		c, err := l.end.tunnel(first)
 		if err != nil {
 			l.fail(err)
 			continue
@@ -125,7 +125,7 @@ func (l *Load) startTransfers(d direction, n int, got *atomic.Uint64, deadline t
 }
 
 // pump reads or writes until the connection ends, and says what ended it.
-func pump(c *net.TCPConn, d direction, got *atomic.Uint64) error {
+func pump(c net.Conn, d direction, got *atomic.Uint64) error {
 	b := make([]byte, origin.Block)
 	for {
 		if d == up {
@@ -171,7 +171,7 @@ func (l *Load) verifyOne(d direction) (wrong uint64, err error) {
 	if d == up {
 		first = command('V', n)
 	}
-	c, err := l.end.open(first)
+	c, err := l.end.tunnel(first)
 	if err != nil {
 		return 0, err
 	}

@@ -2,6 +2,7 @@ package load
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -20,12 +21,13 @@ const opTimeout = 10 * time.Second
 
 // Endpoint is one way to the origin. NewEndpoint makes it.
 type Endpoint struct {
-	Proto    string // measure.Direct, http, or one of measure.Protocols
+	Proto    string // measure.Direct, http, one of measure.Protocols, or measure.Raw
 	to       netip.AddrPort
 	origin   netip.AddrPort
 	web      netip.AddrPort
 	request  []byte
-	absolute bool // the proxy wants the URL in the request line
+	absolute bool        // the proxy wants the URL in the request line
+	secure   *tls.Config // of TLS to the proxy; nil is none
 }
 
 // NewEndpoint prepares the requests that reach origin, or web for HTTP, by way
@@ -54,7 +56,7 @@ func NewEndpoint(proto, proxy, originAddr, web, serverName string) (Endpoint, er
 func tunnelRequest(proto string, target netip.AddrPort, serverName string) ([]byte, error) {
 	ip, port := target.Addr().As4(), target.Port()
 	switch proto {
-	case measure.Direct, "http":
+	case measure.Direct, measure.Raw, measure.RawTLS, "http":
 		return nil, nil
 	case "socks5":
 		return binary.BigEndian.AppendUint16(append([]byte{5, 1, 0, 1}, ip[:]...), port), nil
@@ -63,7 +65,7 @@ func tunnelRequest(proto string, target netip.AddrPort, serverName string) ([]by
 	case "socks4a":
 		b := append(binary.BigEndian.AppendUint16([]byte{4, 1}, port), 0, 0, 0, 1, 0)
 		return append(append(b, "localhost"...), 0), nil
-	case "connect":
+	case "connect", measure.ConnectTLS:
 		return fmt.Appendf(nil, "CONNECT %[1]s HTTP/1.1\r\nHost: %[1]s\r\n\r\n", target), nil
 	case "tls":
 		return origin.ClientHello(serverName)
@@ -97,9 +99,9 @@ func (e Endpoint) open(first []byte) (*net.TCPConn, error) {
 	return c, nil
 }
 
-func (e Endpoint) handshake(c *net.TCPConn) error {
+func (e Endpoint) handshake(c io.ReadWriter) error {
 	switch e.Proto {
-	case measure.Direct:
+	case measure.Direct, measure.Raw, measure.RawTLS:
 		return nil
 	case "socks5":
 		if _, err := c.Write([]byte{5, 1, 0}); err != nil {
@@ -117,7 +119,7 @@ func (e Endpoint) handshake(c *net.TCPConn) error {
 		return readSocks5Reply(c)
 	case "socks4", "socks4a":
 		return readSocks4Reply(c)
-	case "connect":
+	case "connect", measure.ConnectTLS:
 		return readConnectReply(c)
 	case "tls":
 		return readServerHello(c)

@@ -134,6 +134,10 @@ func (l *Load) Run(work string) []measure.Measurement {
 		return []measure.Measurement{l.http()}
 	case measure.Idle:
 		return []measure.Measurement{l.idle()}
+	case measure.Handshakes:
+		return l.handshakes()
+	case measure.TLSBulk:
+		return l.tlsBulk()
 	case measure.Held:
 		return []measure.Measurement{l.held()}
 	case measure.BusyIdle:

@@ -64,7 +64,7 @@ func TestWorkloads(t *testing.T) {
 	rate := map[string]string{measure.Idle: measure.WakeP50, measure.Bulk: measure.GBps, measure.BusyIdle: measure.GBps, measure.Verify: measure.Bytes}
 	for _, tt := range []struct{ name, proto string }{{measure.Direct, measure.Direct}, {"copy", "socks5"}} {
 		for _, work := range measure.Workloads {
-			if work == measure.HTTP && tt.proto != measure.Direct {
+			if work == measure.HTTP && tt.proto != measure.Direct || work == measure.Handshakes || work == measure.TLSBulk {
 				continue
 			}
 			t.Run(tt.name+"/"+work, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -93,7 +94,7 @@ const hail = "ping-pong-16byte"
 
 // echoOnce opens a tunnel, has the origin echo 16 octets, and closes it.
 func (l *Load) echoOnce(int) error {
-	c, err := l.end.open([]byte("E" + hail))
+	c, err := l.end.tunnel([]byte("E" + hail))
 	if err != nil {
 		return err
 	}
@@ -191,12 +192,20 @@ func (l *Load) openRested(int) (*net.TCPConn, error) {
 
 // closeAll closes with a reset, so that no port stays behind in TIME_WAIT, and
 // with pauses, so that no queue overflows.
-func closeAll(conns []*net.TCPConn) {
+func closeAll[C net.Conn](conns []C) {
 	for i, c := range conns {
-		c.SetLinger(0)
-		c.Close()
+		reset(c)
 		if i%500 == 499 {
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
+}
+
+// reset closes the connection under a session of TLS too: an alert would wait for room.
+func reset(c net.Conn) {
+	if s, ok := c.(*tls.Conn); ok {
+		c = s.NetConn()
+	}
+	c.(*net.TCPConn).SetLinger(0)
+	c.Close()
 }

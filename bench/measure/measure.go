@@ -16,22 +16,42 @@ const Direct = "direct"
 
 // Workloads, in the order in which they are run and shown.
 const (
-	Idle     = "idle"
-	Bulk     = "bulk"
-	Verify   = "verify"
-	ConnRate = "connrate"
-	PingPong = "pingpong"
-	Alone    = "alone"
-	HTTP     = "http"
-	Held     = "held"
-	BusyIdle = "busyidle"
+	Idle       = "idle"
+	Bulk       = "bulk"
+	Verify     = "verify"
+	ConnRate   = "connrate"
+	PingPong   = "pingpong"
+	Alone      = "alone"
+	HTTP       = "http"
+	Handshakes = "handshakes"
+	TLSBulk    = "tlsbulk"
+	Held       = "held"
+	BusyIdle   = "busyidle"
 )
 
 // Workloads are all of them.
-var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Held, BusyIdle}
+var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Handshakes, TLSBulk, Held, BusyIdle}
 
 // Protocols that make a tunnel, as polyport's own rows are called.
 var Protocols = []string{"socks5", "socks4", "socks4a", "connect", "tls"}
+
+// Protocols of the workloads with TLS that ends at the proxy.
+const (
+	Raw        = "raw"         // what the client sends goes to the origin as it is, without TLS
+	RawTLS     = "raw-tls"     // the same, in TLS
+	ConnectTLS = "connect-tls" // HTTP CONNECT in TLS
+)
+
+// Variants of Handshakes.
+const (
+	Plain   = "plain"   // no handshake: what the connection costs without TLS
+	Full    = "full"    // with a signature
+	Resumed = "resumed" // with a ticket
+
+	// Nothing inside: what the handshake itself costs.
+	FullAlone    = "full alone"
+	ResumedAlone = "resumed alone"
+)
 
 // Metrics. Not every workload has all of them.
 const (

@@ -1,17 +1,14 @@
 package origin
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"time"
+
+	"polyport/bench/certificate"
 )
 
 // recordHandshake is the content type of a TLS record (RFC 8446 section 5.1).
@@ -29,20 +26,15 @@ func ClientHello(name string) ([]byte, error) {
 
 // serverHello is the record that crypto/tls answers with.
 func serverHello() ([]byte, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	cert, err := certificate.New("bench.test")
 	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"bench.test"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, fmt.Errorf("make a certificate: %w", err)
+		return nil, err
 	}
 	hello, err := ClientHello("bench.test")
 	if err != nil {
 		return nil, err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}}
 	return firstRecord(hello, func(c net.Conn) error { return tls.Server(c, config).Handshake() })
 }
 

@@ -122,9 +122,13 @@ func (p Program) prepare(s Site) ([]string, error) {
 			return nil, err
 		}
 	}
+	words := []string{"{conf}", file, "{port}", p.port(s), "{origin}", s.Origin.String(), "{certificate}", s.Certificate(), "{key}", s.Key()}
+	for proto := range p.Ports {
+		words = append(words, "{"+proto+"}", p.Address(s, proto))
+	}
 	args := make([]string, len(p.Args))
 	for i, a := range p.Args {
-		args[i] = strings.NewReplacer("{conf}", file, "{port}", p.port(s)).Replace(a)
+		args[i] = strings.NewReplacer(words...).Replace(a)
 	}
 	return args, nil
 }

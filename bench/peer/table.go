@@ -4,7 +4,11 @@ import (
 	"embed"
 	"fmt"
 	"net/netip"
+	"path/filepath"
+	"slices"
 	"strconv"
+
+	"polyport/bench/certificate"
 )
 
 //go:embed conf
@@ -36,7 +40,17 @@ type Site struct {
 	Port   int    // the first of the ports that are the benchmark's
 	Origin netip.AddrPort
 	Web    netip.AddrPort
+	Keys   string // the folder with the certificate of the run
 }
+
+// Certificate is the file with it.
+func (s Site) Certificate() string { return filepath.Join(s.Keys, certificate.CertFile) }
+
+// Key is its key.
+func (s Site) Key() string { return filepath.Join(s.Keys, certificate.KeyFile) }
+
+// Chain is both in one file.
+func (s Site) Chain() string { return filepath.Join(s.Keys, certificate.ChainFile) }
 
 // At is the loopback address of the site's port n.
 func (s Site) At(n int) string { return "127.0.0.1:" + strconv.Itoa(s.Port+n) }
@@ -48,7 +62,7 @@ func (s Site) PortAt(n int) int { return s.Port + n }
 const (
 	OriginPort = 0
 	WebPort    = 1
-	portCount  = 72
+	portCount  = 80
 )
 
 // polyportPort serves all protocols.
@@ -61,12 +75,12 @@ func Table(polyport, self string) []Program {
 	return []Program{
 		{
 			Name: "polyport", Binary: polyport, Version: []string{polyport, "version"}, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
-			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one},
+			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one, "raw": one, "raw-tls": one, "connect-tls": one},
 			Tunnel: "socks5", Note: "rules in force, access log into a file",
 		},
 		{
 			Name: "haproxy", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy.cfg",
-			Ports: map[string]int{"tls": 20, "http": 21}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`",
+			Ports: map[string]int{"tls": 20, "http": 21, "raw": 22, "raw-tls": 23}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`",
 		},
 		{
 			Name: "haproxy-splice", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy-splice.cfg",
@@ -92,6 +106,11 @@ func Table(polyport, self string) []Program {
 			Name: "copy", Binary: self, Args: []string{"copy", "127.0.0.1:{port}"},
 			Ports: map[string]int{"socks5": 70}, Tunnel: "socks5", Note: "the yardstick: goroutines and `io.Copy`, no policy (`bench/yardstick`)",
 		},
+		{
+			Name: "gotls", Binary: self, Args: []string{"gotls", "{raw}", "{raw-tls}", "{origin}", "{certificate}", "{key}"},
+			Ports: map[string]int{"raw": 75, "raw-tls": 76}, Tunnel: "raw-tls", Only: []string{"handshakes", "tlsbulk"},
+			Note: "the yardstick of TLS: Go's crypto/tls as an echo server and as a relay with `io.Copy`",
+		},
 	}
 }
 
@@ -102,6 +121,11 @@ func (p Program) Address(s Site, proto string) string {
 		return ""
 	}
 	return s.At(n)
+}
+
+// Speaks are those of the protocols that p serves.
+func (p Program) Speaks(protos ...string) []string {
+	return slices.DeleteFunc(protos, func(proto string) bool { return p.Ports[proto] == 0 })
 }
 
 // port is the one that {port} stands for: that of the tunnel.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,24 @@ func sample() []measure.Measurement {
 			row("haproxy", "tls", measure.Idle, "", round, measure.PSS, 3400., measure.FDs, 2., measure.Threads, 2.),
 			row("polyport", "http", measure.HTTP, "", round, measure.PerSec, 50000.),
 			row("squid", "http", measure.HTTP, "", round, measure.PerSec, 10000.),
+			row("polyport", "raw", measure.Handshakes, measure.Plain, round, measure.PerSec, 9000., measure.CPU, 70.),
+			row("polyport", "raw-tls", measure.Handshakes, measure.Full, round, measure.PerSec, 1800., measure.CPU, 290.),
+			row("polyport", "raw-tls", measure.Handshakes, measure.Resumed, round, measure.PerSec, 1900., measure.CPU, 260.),
+			row("polyport", "connect-tls", measure.Handshakes, measure.Full, round, measure.PerSec, 900., measure.CPU, 900.),
+			row("haproxy", "raw-tls", measure.Handshakes, measure.Full, round, measure.PerSec, 1500., measure.CPU, 400.),
+			row("haproxy", "raw-tls", measure.Handshakes, measure.Resumed, round, measure.PerSec, 2000., measure.CPU, 380.),
+			row("gotls", "raw", measure.Handshakes, measure.Plain, round, measure.PerSec, 14000., measure.CPU, 30.),
+			row("polyport", "raw-tls", measure.Handshakes, measure.FullAlone, round, measure.CPU, 220.),
+			row("polyport", "raw-tls", measure.Handshakes, measure.ResumedAlone, round, measure.CPU, 190.),
+			row("gotls", "raw-tls", measure.Handshakes, measure.FullAlone, round, measure.CPU, 200.),
+			row("gotls", "raw-tls", measure.Handshakes, measure.ResumedAlone, round, measure.CPU, 160.),
+			row("gotls", "raw-tls", measure.Handshakes, measure.Full, round, measure.PerSec, 1800., measure.CPU, 230.),
+			row("gotls", "raw-tls", measure.Handshakes, measure.Resumed, round, measure.PerSec, 2000., measure.CPU, 190.),
+			row("polyport", "connect-tls", measure.TLSBulk, "down1", round, measure.GBps, .9, measure.CPUPerGB, .8),
+			row("polyport", "connect-tls", measure.TLSBulk, "up8", round, measure.GBps, .6, measure.CPUPerGB, .9),
+			row("polyport", "connect-tls", measure.TLSBulk, "up", round, measure.Bytes, 1e8),
+			row("haproxy", "raw-tls", measure.TLSBulk, "down1", round, measure.GBps, .9, measure.CPUPerGB, .8),
+			row("haproxy", "raw-tls", measure.TLSBulk, "up8", round, measure.GBps, .8, measure.CPUPerGB, .9),
 		)
 	}
 	return all
@@ -132,6 +151,31 @@ func TestVerdicts(t *testing.T) {
 		if got[what] != want {
 			t.Errorf("%s: %q, want %q", what, got[what], want)
 		}
+	}
+}
+
+func TestVerdictsOnTLS(t *testing.T) {
+	got := map[string]string{}
+	for _, v := range Verdicts(NewData(sample())) {
+		got[v.Work] = v.Figure + " " + v.Result + " " + v.From
+	}
+	for work, want := range map[string]string{
+		"TLS handshakes, full":                               "1.20 goal raw-tls full", // not that of connect-tls
+		"TLS handshakes, resumed":                            "0.95 holds raw-tls resumed",
+		"TLS handshakes, both, with nothing inside":          "1.19 misses resumed alone: 190 µs, gotls 160 µs",
+		"bulk through TLS, 1 and 8 tunnels, both directions": "0.75 misses connect-tls up8",
+	} {
+		if got[work] != want {
+			t.Errorf("%s: %q, want %q", work, got[work], want)
+		}
+	}
+}
+
+// TestHandshakeCPUWithoutItsYardstick: a part of the rows gives no figure.
+func TestHandshakeCPUWithoutItsYardstick(t *testing.T) {
+	tls := slices.DeleteFunc(sample(), func(m measure.Measurement) bool { return m.Name == "gotls" })
+	if got := handshakeCPU(NewData(tls)); len(got) > 0 {
+		t.Errorf("%v, want nothing", got)
 	}
 }
 

@@ -40,6 +40,8 @@ var layouts = []layout{
 	{measure.PingPong, "Ping-pong: 64 bytes, 64 tunnels", measure.PerSec, rates, true},
 	{measure.Alone, "One client alone", measure.PerSec, rates, true},
 	{measure.HTTP, "HTTP forward: keep-alive, 1 KiB, 64 connections", measure.PerSec, append(slices.Clone(rates), column{measure.Opened, "connections", 1}), true},
+	{measure.Handshakes, "TLS handshakes: connect, handshake, echo 16 bytes (alone: nothing), close; 32 clients", measure.PerSec, rates, false},
+	{measure.TLSBulk, "Bulk transfer through TLS that ends at the proxy", measure.GBps, append(slices.Clone(bulkColumns), column{measure.Bytes, "MB right", 1e6}), false},
 	{measure.Idle, "Idle tunnels, each", measure.PSS, []column{
 		{measure.PSS, "PSS KB", 1000},
 		{measure.RSS, "RSS KB", 1000},

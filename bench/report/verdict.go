@@ -2,7 +2,9 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"polyport/bench/measure"
@@ -111,6 +113,10 @@ var criteria = []criterion{
 	{"ping-pong, 64 tunnels", "× nginx", least(.85), least(.95), against(measure.PingPong, measure.PerSec, nil, "nginx")},
 	{"HTTP forward, keep-alive, 1 KiB", "× squid", least(3.5), least(4.5), against(measure.HTTP, measure.PerSec, nil, "squid")},
 	{"", "× haproxy as a reverse proxy", least(.8), least(1), against(measure.HTTP, measure.PerSec, nil, "haproxy")},
+	{"TLS handshakes, full", "per second, × haproxy", least(.8), least(1), variant(measure.Full, against(measure.Handshakes, measure.PerSec, []string{measure.RawTLS}, "haproxy"))},
+	{"TLS handshakes, resumed", "per second, × haproxy", least(.8), least(1), variant(measure.Resumed, against(measure.Handshakes, measure.PerSec, []string{measure.RawTLS}, "haproxy"))},
+	{"TLS handshakes, both, with nothing inside", "CPU each, × gotls", most(1.1), most(1.1), handshakeCPU},
+	{"bulk through TLS, 1 and 8 tunnels, both directions", "GB/s, × haproxy", least(.8), least(1), against(measure.TLSBulk, measure.GBps, nil, "haproxy")},
 	{"idle tunnel", "PSS, KB", most(3.4), most(1), own(measure.Idle, measure.PSS, 1000)},
 	{"", "descriptors", most(2), most(2), own(measure.Idle, measure.FDs, 1)},
 	{"", "threads of the process", most(16), most(16), own(measure.Idle, measure.Threads, 1)},
@@ -159,6 +165,31 @@ func against(work, metric string, protos []string, names ...string) func(*Data) 
 		}
 		return all
 	}
+}
+
+// variant keeps the cases of one variant.
+func variant(name string, cases func(*Data) []figure) func(*Data) []figure {
+	return func(d *Data) []figure {
+		return slices.DeleteFunc(cases(d), func(f figure) bool { return !strings.HasSuffix(f.from, " "+name) })
+	}
+}
+
+// handshakeCPU compares what a connection costs that is nothing but a handshake: on a proxy, and on crypto/tls with nothing around it.
+func handshakeCPU(d *Data) []figure {
+	var all []figure
+	for _, v := range []string{measure.FullAlone, measure.ResumedAlone} {
+		it := d.In(Key{measure.Handshakes, v, subject, measure.RawTLS}, measure.CPU)
+		theirs := d.In(Key{measure.Handshakes, v, "gotls", measure.RawTLS}, measure.CPU)
+		if r, ok := medianRatio(it, theirs); ok {
+			from := fmt.Sprintf("%s: %s µs, gotls %s µs", v, number(medianOf(it)), number(medianOf(theirs)))
+			all = append(all, figure{r, from})
+		}
+	}
+	return all
+}
+
+func medianOf(rounds map[int]float64) float64 {
+	return measure.Median(slices.Collect(maps.Values(rounds)))
 }
 
 // besideIdle compares each of our rows beside idle tunnels with the same process before them.

@@ -23,6 +23,17 @@ func serve(c *net.TCPConn) {
 		return
 	}
 	defer target.Close()
+	join(c, target)
+}
+
+// stream is a connection whose ends end one by one.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// join passes bytes both ways until both have ended.
+func join(c, target stream) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -33,7 +44,7 @@ func serve(c *net.TCPConn) {
 }
 
 // pass moves bytes until src ends and passes the end on.
-func pass(dst, src *net.TCPConn) {
+func pass(dst, src stream) {
 	if _, err := io.Copy(dst, src); err != nil {
 		// A reset ends both ways, or the other goroutine would wait for ever.
 		dst.Close()
