@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 
 	"polyport/internal/daemon"
 	"polyport/internal/doctor"
+	"polyport/internal/file"
 )
 
 // Exit codes.
@@ -316,9 +316,9 @@ func (c *commands) doctor(ctx *cli.Context) error {
 	if address == "" {
 		address = doctor.DefaultAddress
 	}
-	roots, err := rootsFrom(ctx.String("ca"))
+	roots, err := file.CertPool(ctx.String("ca"))
 	if err != nil {
-		return err
+		return fmt.Errorf("--ca: %w", err)
 	}
 	checks := doctor.Run(context.Background(), doctor.Options{
 		Address:  address,
@@ -335,20 +335,4 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		return silentError{}
 	}
 	return nil
-}
-
-// rootsFrom reads a file of CAs; nil is those of the system.
-func rootsFrom(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("--ca: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("--ca: %s holds no certificate in PEM", path)
-	}
-	return pool, nil
 }

@@ -34,8 +34,8 @@ func command(t *testing.T, stdin string, args ...string) ran {
 	return ran{code, stdout.String(), stderr.String()}
 }
 
-// file writes a file and returns its path.
-func file(t *testing.T, name, text string) string {
+// written writes a file and returns its path.
+func written(t *testing.T, name, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -45,7 +45,7 @@ func file(t *testing.T, name, text string) string {
 }
 
 func TestExitCodes(t *testing.T) {
-	fine, broken := file(t, "fine.toml", "[listen.main]\n"), file(t, "broken.toml", "[listen.main]\nadress = []\n")
+	fine, broken := written(t, "fine.toml", "[listen.main]\n"), written(t, "broken.toml", "[listen.main]\nadress = []\n")
 	tests := []struct {
 		args   string
 		code   int

@@ -42,8 +42,8 @@ func newFront(t *testing.T) *front {
 }
 
 func (f *front) serveTLS(ln net.Listener) {
-	config := &tls.Config{NextProtos: []string{acme.ALPN, "http/1.1"}, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		if len(h.SupportedProtos) == 1 && h.SupportedProtos[0] == acme.ALPN {
+	config := &tls.Config{NextProtos: []string{"acme-tls/1", "http/1.1"}, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if len(h.SupportedProtos) == 1 && h.SupportedProtos[0] == "acme-tls/1" {
 			f.tlsAsked.Add(1)
 			f.intruders.Add(int32(wellKnownListeners()))
 		}

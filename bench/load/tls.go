@@ -45,8 +45,11 @@ func checkState(s tls.ConnectionState, leaf []byte) error {
 // noTickets takes tickets, so that servers make them as for any new client, and keeps none.
 type noTickets struct{}
 
+// Get implements tls.ClientSessionCache.
 func (noTickets) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
-func (noTickets) Put(string, *tls.ClientSessionState)        {}
+
+// Put implements tls.ClientSessionCache.
+func (noTickets) Put(string, *tls.ClientSessionState) {}
 
 // tunnel makes a tunnel to the origin, in TLS if the endpoint is secured, and sends first through it.
 func (e Endpoint) tunnel(first []byte) (net.Conn, error) {

@@ -23,11 +23,6 @@ import (
 	"go.uber.org/zap"
 )
 
-// ALPN is the protocol by which a CA asks for a challenge certificate (RFC 8737
-// section 6.2). A tls.Config that uses GetCertificate names it in NextProtos,
-// and a connection that negotiated it is closed after its handshake.
-const ALPN = acmez.ACMETLS1Protocol
-
 // ErrNoCertificate is in the errors of GetCertificate: the name is none of
 // Options.Names, its certificate has not been obtained yet, or a CA asks for a
 // challenge that nobody has begun.
@@ -208,7 +203,7 @@ func (m *Manager) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, 
 		return nil, fmt.Errorf("acme: %w: the server name is none of ours", ErrNoCertificate)
 	}
 	// RFC 8737 section 3: this single protocol, and a server name.
-	if hello.ServerName != "" && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == ALPN {
+	if hello.ServerName != "" && len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmez.ACMETLS1Protocol {
 		if c := m.issuer.challenges.certificate(name); c != nil {
 			return c, nil
 		}

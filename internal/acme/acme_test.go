@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"github.com/mholt/acmez/v3"
 	"github.com/mholt/acmez/v3/acme"
 	"go.uber.org/goleak"
 )
@@ -170,11 +171,11 @@ func TestGetCertificate(t *testing.T) {
 		{"not obtained yet", "b.test", nil, "none"},
 		{"a stranger", "c.test", nil, "none"},
 		{"below ours", "x.a.test", nil, "none"},
-		{"challenge", "b.test", []string{ALPN}, "challenge"},
-		{"no challenge is open", "a.test", []string{ALPN}, "none"},
-		{"challenge of a stranger", "c.test", []string{ALPN}, "none"},
-		{"challenge without a server name", "", []string{ALPN}, "7"},
-		{"a challenge names one protocol", "b.test", []string{ALPN, "h2"}, "none"},
+		{"challenge", "b.test", []string{acmez.ACMETLS1Protocol}, "challenge"},
+		{"no challenge is open", "a.test", []string{acmez.ACMETLS1Protocol}, "none"},
+		{"challenge of a stranger", "c.test", []string{acmez.ACMETLS1Protocol}, "none"},
+		{"challenge without a server name", "", []string{acmez.ACMETLS1Protocol}, "7"},
+		{"a challenge names one protocol", "b.test", []string{acmez.ACMETLS1Protocol, "h2"}, "none"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,7 +188,7 @@ func TestGetCertificate(t *testing.T) {
 	if err := (alpnSolver{m.issuer.challenges}).CleanUp(t.Context(), chal); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := get(m, "b.test", ALPN); !errors.Is(err, ErrNoCertificate) {
+	if _, err := get(m, "b.test", acmez.ACMETLS1Protocol); !errors.Is(err, ErrNoCertificate) {
 		t.Errorf("after the challenge: %v, want ErrNoCertificate", err)
 	}
 	if at := m.Stats().Expiry; len(at) != 1 || time.Until(at["a.test"]) < time.Hour {

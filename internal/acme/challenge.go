@@ -69,6 +69,7 @@ func (c *challenges) solvers(types []string) map[string]acmez.Solver {
 // alpnSolver implements acmez.Solver for TLS-ALPN-01.
 type alpnSolver struct{ *challenges }
 
+// Present implements acmez.Solver.
 func (s alpnSolver) Present(_ context.Context, chal acme.Challenge) error {
 	cert, err := acmez.TLSALPN01ChallengeCert(chal)
 	if err != nil {
@@ -80,6 +81,7 @@ func (s alpnSolver) Present(_ context.Context, chal acme.Challenge) error {
 	return nil
 }
 
+// CleanUp implements acmez.Solver.
 func (s alpnSolver) CleanUp(_ context.Context, chal acme.Challenge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,6 +92,7 @@ func (s alpnSolver) CleanUp(_ context.Context, chal acme.Challenge) error {
 // httpSolver implements acmez.Solver for HTTP-01.
 type httpSolver struct{ *challenges }
 
+// Present implements acmez.Solver.
 func (s httpSolver) Present(_ context.Context, chal acme.Challenge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,6 +100,7 @@ func (s httpSolver) Present(_ context.Context, chal acme.Challenge) error {
 	return nil
 }
 
+// CleanUp implements acmez.Solver.
 func (s httpSolver) CleanUp(_ context.Context, chal acme.Challenge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

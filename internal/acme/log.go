@@ -92,10 +92,12 @@ func slogKey(key string) string {
 // among it come back as errors.
 type quiet struct{ slog.Handler }
 
+// Enabled implements slog.Handler.
 func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
 	return q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
+// Handle implements slog.Handler.
 func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	out := slog.NewRecord(r.Time, slog.LevelDebug, "acme: "+r.Message, r.PC)
 	r.Attrs(func(a slog.Attr) bool {
@@ -107,9 +109,11 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	return q.Handler.Handle(ctx, out)
 }
 
+// WithAttrs implements slog.Handler.
 func (q quiet) WithAttrs(as []slog.Attr) slog.Handler {
 	as = slices.DeleteFunc(slices.Clone(as), func(a slog.Attr) bool { return !logged[a.Key] })
 	return quiet{q.Handler.WithAttrs(as)}
 }
 
+// WithGroup implements slog.Handler.
 func (q quiet) WithGroup(string) slog.Handler { return q }

@@ -2,7 +2,6 @@ package acme
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +18,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/net/idna"
+
+	"polyport/internal/file"
 )
 
 const letsEncrypt = "https://acme-v02.api.letsencrypt.org/directory"
@@ -76,7 +77,7 @@ func (o Options) Validate() error {
 	if err := checkDirectory(o.directory()); err != nil {
 		fault("directory: %w", err)
 	}
-	if _, err := readRoots(o.DirectoryCA); err != nil {
+	if _, err := file.CertPool(o.DirectoryCA); err != nil {
 		fault("directory_ca: %w", err)
 	}
 	if err := checkStorage(o.Storage); err != nil {
@@ -181,22 +182,6 @@ func checkStorage(path string) error {
 	return nil
 }
 
-// readRoots returns nil, the system's roots, for no file.
-func readRoots(file string) (*x509.CertPool, error) {
-	if file == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in PEM", file)
-	}
-	return pool, nil
-}
-
 // The bounds of one request to the CA.
 const (
 	requestTimeout = 30 * time.Second
@@ -207,7 +192,7 @@ const (
 // newHTTPClient makes the client that asks the CA. It takes no proxy from the
 // environment: that could be the gateway itself.
 func newHTTPClient(rootsFile string) (*http.Client, error) {
-	roots, err := readRoots(rootsFile)
+	roots, err := file.CertPool(rootsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +219,7 @@ func newHTTPClient(rootsFile string) (*http.Client, error) {
 // bounded ends answers after maxBody, which acmez would read in full.
 type bounded struct{ *http.Transport }
 
+// RoundTrip implements http.RoundTripper.
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := b.Transport.RoundTrip(r)
 	if err != nil {

@@ -1,8 +1,10 @@
 package file
 
 import (
+	"encoding/pem"
 	"errors"
 	"io/fs"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,5 +123,26 @@ func TestReplaceAndCreate(t *testing.T) {
 	}
 	if all, err := os.ReadDir(dir); err != nil || len(all) != 2 {
 		t.Errorf("the folder holds %v, %v", all, err)
+	}
+}
+
+func TestCertPool(t *testing.T) {
+	dir := t.TempDir()
+	none, missing := filepath.Join(dir, "none"), filepath.Join(dir, "missing")
+	write(t, none, "no certificate")
+	if pool, err := CertPool(""); pool != nil || err != nil {
+		t.Errorf("no file: %v, %v; want the system's CAs", pool, err)
+	}
+	if _, err := CertPool(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := CertPool(none); err == nil || !strings.Contains(err.Error(), "has no certificate in PEM") {
+		t.Errorf("a file without a certificate: %v", err)
+	}
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	write(t, none, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})))
+	if pool, err := CertPool(none); pool == nil || err != nil {
+		t.Errorf("a certificate: %v, %v", pool, err)
 	}
 }

@@ -187,5 +187,8 @@ func (e *ResetError) Unwrap() []error {
 // lostError is the error of a stream whose connection has ended under it.
 type lostError struct{ cause error }
 
-func (e *lostError) Error() string   { return fmt.Sprintf("connection of the stream ended: %v", e.cause) }
+// Error implements error.
+func (e *lostError) Error() string { return fmt.Sprintf("connection of the stream ended: %v", e.cause) }
+
+// Unwrap returns what the error is to those who know nothing of streams, and the cause.
 func (e *lostError) Unwrap() []error { return []error{ErrReset, syscall.ECONNRESET, e.cause} }

@@ -103,23 +103,22 @@ func textSize(h *http2.Head) int {
 
 // fields writes the field lines, and what frames the body.
 func (b *bridge) fields(w *headText, h *http2.Head) []byte {
-	cookies := ""
+	var cookies []string
 	for _, f := range h.Fields {
 		switch f.Name {
 		case "host", "content-length", "sec-websocket-key":
 		case "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade":
 			w.bad = true // they are of HTTP/1.1 alone, and here they would frame what follows (RFC 9113 section 8.2.2)
 		case "cookie": // crumbs are one field again (RFC 9113 section 8.2.3)
-			if cookies != "" {
-				cookies += "; "
+			if f.Value != "" {
+				cookies = append(cookies, f.Value)
 			}
-			cookies += f.Value
 		default:
 			w.field(f.Name, f.Value)
 		}
 	}
-	if cookies != "" {
-		w.field("cookie", cookies)
+	if len(cookies) > 0 {
+		w.field("cookie", strings.Join(cookies, "; "))
 	}
 	connection := "close" // one stream is one exchange
 	if b.key != "" {

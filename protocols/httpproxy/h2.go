@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strings"
 	"sync"
 	"time"
 
 	"polyport/internal/http2"
 	"polyport/internal/session"
+	"polyport/internal/target"
 	"polyport/mux"
 )
 
@@ -153,32 +152,27 @@ func meansGateway(s *session.Session, h *http2.Head) bool {
 		return false
 	}
 	state := s.Conn().TLS()
-	scheme := "http" // of no other is it known what its paths are
+	scheme, port := "http", uint16(80) // of no other is it known what its paths are
 	if state != nil {
-		scheme = "https"
+		scheme, port = "https", 443
 	}
 	if h.Scheme != scheme {
 		return false
 	}
 	address, _ := s.HelpPage()
-	host, port := hostPort(h.Authority, h.Scheme)
-	publicHost, publicPort, err := net.SplitHostPort(address)
-	if err != nil || port != publicPort {
+	public, err := target.Parse(address)
+	if err != nil {
 		return false
 	}
-	return strings.EqualFold(host, publicHost) || state != nil && state.ServerName != "" && strings.EqualFold(host, state.ServerName)
-}
-
-// hostPort takes an authority apart.
-func hostPort(authority, scheme string) (host, port string) {
-	if host, port, err := net.SplitHostPort(authority); err == nil {
-		return host, port
+	asked, err := target.ParseAuthority(h.Authority, port)
+	if err != nil || asked.Port() != public.Port() {
+		return false
 	}
-	port = "80"
-	if scheme == "https" {
-		port = "443"
+	if asked == public || state == nil {
+		return asked == public
 	}
-	return strings.Trim(authority, "[]"), port
+	own, err := target.New(state.ServerName, public.Port())
+	return err == nil && asked == own
 }
 
 // gone is what is to be done once a client has taken its request back.

@@ -185,17 +185,16 @@ func (c *client) help() (outcome, error) {
 	})
 }
 
-// acmePath begins the paths at which a CA looks whether a name is ours (RFC 8555 section 8.3).
-const acmePath = "/.well-known/acme-challenge/"
-
-// acmeAnswer answers a CA.
+// acmeAnswer answers a CA that looks whether a name is ours (RFC 8555 section 8.3). Most paths are of no challenge.
 func (c *client) acmeAnswer(path string) (*answer, bool) {
-	if c.h.acme == nil || c.req.Method != methodGet || !strings.HasPrefix(path, acmePath) {
+	if c.h.acme == nil || c.req.Method != methodGet {
 		return nil, false
 	}
-	host, _ := hostPort(string(c.req.Host()), "http")
-	text, ok := c.h.acme(host, path)
-	return &answer{status: statusOK, contentType: "application/octet-stream", body: []byte(text)}, ok
+	text, ok := c.h.acme(string(c.req.Host()), path)
+	if !ok {
+		return nil, false
+	}
+	return &answer{status: statusOK, contentType: "application/octet-stream", body: []byte(text)}, true
 }
 
 // noHelp is the answer when the help page cannot be made.

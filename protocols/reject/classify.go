@@ -13,7 +13,9 @@ type kind struct {
 	begins []string // any of these; nil is judged by classify itself
 	hint   string
 	answer []byte // what the client gets, in its own protocol; nil is nothing
-	status int    // the HTTP status in answer; 0 for none
+	status int    // the HTTP status in answer, or outside; 0 for none
+	// outside is what it gets in place of answer where nobody is served outside TLS; nil is answer.
+	outside []byte
 }
 
 // Hints to the owner, who reads them in the log.
@@ -39,33 +41,16 @@ func forbid(body string) []byte {
 		"Connection: close\r\n\r\n" + body)
 }
 
-// The refusals of SOCKS: no method is acceptable (RFC 1928 section 3), and request rejected.
-const (
-	noMethod = "\x05\xff"
-	rejected = "\x00\x5b\x00\x00\x00\x00\x00\x00"
-)
-
-// outsideTLS turns k into what it is on a listener that serves nobody outside TLS.
-func outsideTLS(k kind) kind {
-	k.hint = "the listener has require_tls"
-	switch k.name {
-	case "HTTP", "HTTP/2 without TLS":
-		k.answer, k.status = wantsHTTPS, 403
-	case "SOCKS 5":
-		k.answer = []byte(noMethod)
-	case "SOCKS 4":
-		k.answer = []byte(rejected)
-	}
-	return k
-}
+// hintTLS is the hint on a listener that serves nobody outside TLS.
+const hintTLS = "the listener has require_tls"
 
 // kinds in the order in which they are tried.
 var kinds = []kind{
 	{name: "a PROXY header", begins: []string{"PROXY ", "\r\n\r\n\x00\r\nQUIT\n"}, hint: hintBalancer},
 	{name: "TLS", begins: []string{"\x16\x03"}, hint: hintRow, answer: clienthello.AlertAccessDenied.Record()},
-	{name: "HTTP/2 without TLS", begins: []string{"PRI * HTTP/2"}},
+	{name: "HTTP/2 without TLS", begins: []string{"PRI * HTTP/2"}, status: 403, outside: wantsHTTPS},
 	{
-		name: "HTTP", hint: hintRow, answer: forbidden, status: 403,
+		name: "HTTP", hint: hintRow, answer: forbidden, status: 403, outside: wantsHTTPS,
 		begins: []string{"GET ", "HEAD ", "POST ", "PUT ", "DELETE ", "CONNECT ", "OPTIONS ", "TRACE ", "PATCH "},
 	},
 	{name: "SSH", begins: []string{"SSH-"}, hint: hintRaw},
@@ -73,8 +58,9 @@ var kinds = []kind{
 	{name: "PostgreSQL", begins: []string{"\x00\x00\x00\x08\x04\xd2\x16"}, hint: hintRaw},
 	{name: "RDP", begins: []string{"\x03\x00\x00"}, hint: hintRaw},
 	{name: "BitTorrent", begins: []string{"\x13BitTorrent protocol"}},
-	{name: "SOCKS 5", begins: []string{"\x05"}, hint: hintRow},
-	{name: "SOCKS 4", begins: []string{"\x04\x01", "\x04\x02"}, hint: hintRow},
+	// Outside TLS no method is acceptable (RFC 1928 section 3), and a SOCKS 4 request is rejected.
+	{name: "SOCKS 5", begins: []string{"\x05"}, hint: hintRow, outside: []byte("\x05\xff")},
+	{name: "SOCKS 4", begins: []string{"\x04\x01", "\x04\x02"}, hint: hintRow, outside: []byte("\x00\x5b\x00\x00\x00\x00\x00\x00")},
 }
 
 // Classes of what is none of kinds.

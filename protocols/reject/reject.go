@@ -54,7 +54,10 @@ func (handler) serve(s client) error {
 	k := classify(first)
 	if s.RequiresTLS() {
 		s.SetReason(reasonTLS)
-		k = outsideTLS(k)
+		k.hint = hintTLS
+		if k.outside != nil {
+			k.answer = k.outside
+		}
 	}
 	s.SetReason(reason)
 	refused := &Error{Bytes: len(first), Looks: k.name, Hint: k.hint}

@@ -46,8 +46,8 @@ type Env struct {
 	SecureName string
 	// TLS is TLS to the gateway itself; nil is none.
 	TLS *TLS
-	// ACMEAnswer answers the HTTP-01 challenge of an ACME CA (RFC 8555 section 8.3): a GET for path, which begins with
-	// "/.well-known/acme-challenge/", of host. ok is false for what is no challenge of ours. Nil knows none.
+	// ACMEAnswer answers the HTTP-01 challenge of an ACME CA (RFC 8555 section 8.3): a GET for path of host,
+	// which may have a port. ok is false for what is no challenge of ours. Nil knows none.
 	ACMEAnswer func(host, path string) (answer string, ok bool)
 }
 
