@@ -61,12 +61,13 @@ var mayImport = map[string][]string{
 	"internal/config":      {},
 	"internal/upstream":    {"internal/target", "internal/http1", "internal/socks"},
 	"internal/egress":      {"acl", "internal/reactor", "internal/target", "internal/upstream", "internal/resolve"},
-	"internal/session":     {"mux", "acl", "internal/auth", "internal/egress", "internal/reactor", "internal/relay", "internal/target", "internal/upstream"},
+	"internal/udprelay":    {"mux", "internal/egress", "internal/reactor", "internal/socks", "internal/target"},
+	"internal/session":     {"mux", "internal/udprelay", "acl", "internal/auth", "internal/egress", "internal/reactor", "internal/relay", "internal/target", "internal/upstream"},
 	"internal/accesslog":   {"internal/session"},
 	"internal/doctor":      {"internal/http1", "internal/socks", "internal/clienthello", "internal/target"},
 	"internal/daemon": {
 		"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/acme", "internal/auth", "internal/certificate", "internal/config",
-		"internal/egress", "internal/reactor", "internal/resolve", "internal/session", "internal/target", "internal/upstream",
+		"internal/egress", "internal/reactor", "internal/resolve", "internal/session", "internal/target", "internal/udprelay", "internal/upstream",
 	},
 	"protocols":      {"protocols/spec", "protocols/raw", "protocols/httpproxy", "protocols/socks4", "protocols/socks5", "protocols/tls", "protocols/reject"},
 	"protocols/spec": {"mux", "internal/auth", "internal/session", "internal/upstream"},
@@ -74,11 +75,12 @@ var mayImport = map[string][]string{
 
 	// The benchmark runs the built binary and sees nothing of what is in it; nothing of the gateway sees the benchmark.
 	"bench":             {"bench/certificate", "bench/load", "bench/loopback", "bench/measure", "bench/origin", "bench/peer", "bench/report", "bench/yardstick"},
+	"bench/batch":       {},
 	"bench/certificate": {},
-	"bench/load":        {"bench/loopback", "bench/measure", "bench/origin"},
+	"bench/load":        {"bench/batch", "bench/loopback", "bench/measure", "bench/origin"},
 	"bench/loopback":    {},
 	"bench/measure":     {},
-	"bench/origin":      {"bench/certificate", "bench/loopback"},
+	"bench/origin":      {"bench/batch", "bench/certificate", "bench/loopback"},
 	"bench/peer":        {"bench/certificate", "bench/load", "bench/loopback"},
 	"bench/report":      {"bench/measure"},
 	"bench/yardstick":   {"bench/loopback"},
@@ -87,7 +89,7 @@ var mayImport = map[string][]string{
 // handlerMayImport is what every protocol folder may import.
 var handlerMayImport = []string{
 	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/reactor", "internal/auth", "internal/target", "internal/upstream",
-	"internal/http1", "internal/http2", "internal/nonblock", "internal/socks", "internal/clienthello",
+	"internal/http1", "internal/http2", "internal/nonblock", "internal/socks", "internal/clienthello", "internal/udprelay",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

@@ -8,7 +8,7 @@
 // Each message has a Parse function, which is pure: it looks at the bytes that have come,
 // says how many of them the message took, and never takes more. Reader drives them over a
 // connection. The package knows no policy, dials nothing and resolves nothing.
-// GSSAPI (RFC 1961) and the UDP request header are not part of it.
+// ParseHeader and AppendHeader are for the datagrams of UDP ASSOCIATE. GSSAPI (RFC 1961) is not part of the package.
 package socks
 
 import (
@@ -189,8 +189,13 @@ func checkName(name string) error {
 
 // Bound returns the local address of a connection as a reply names it: without a zone, and
 // IPv4 as IPv4. It is the zero AddrPort for what is not TCP.
-func Bound(c net.Conn) netip.AddrPort {
-	a, ok := c.LocalAddr().(*net.TCPAddr)
+func Bound(c net.Conn) netip.AddrPort { return plain(c.LocalAddr()) }
+
+// Peer returns the remote address of a connection in the same way, for the second reply to BIND.
+func Peer(c net.Conn) netip.AddrPort { return plain(c.RemoteAddr()) }
+
+func plain(addr net.Addr) netip.AddrPort {
+	a, ok := addr.(*net.TCPAddr)
 	if !ok {
 		return netip.AddrPort{}
 	}
