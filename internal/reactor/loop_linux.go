@@ -23,22 +23,24 @@ const (
 // Where nothing else is said, a method may be called on the loop alone: by an
 // owner, a task, a Timer or a function that was posted.
 type Loop struct {
-	file    *os.File // the epoll instance, for waiting
-	raw     syscall.RawConn
-	epoll   int
-	event   int // the descriptor by which Post wakes the loop
-	events  []unix.EpollEvent
-	took    int                // how many of events the last look has found
-	wait    func(uintptr) bool // made once
-	batch   []*Conn            // whom events are for
-	scratch []byte
-	now     time.Duration // at the beginning of this round
-	round   uint64
-	again   []func() // what Defer was given
-	task    *Task    // that runs
-	spare   []*Task  // that have ended and wait for more
-	killed  bool
-	ended   chan struct{}
+	file     *os.File // the epoll instance, for waiting
+	raw      syscall.RawConn
+	epoll    int
+	event    int // the descriptor by which Post wakes the loop
+	events   []unix.EpollEvent
+	took     int                // how many of events the last look has found
+	wait     func(uintptr) bool // made once
+	batch    []*Conn            // whom events are for
+	scratch  []byte
+	received *reception    // of datagrams; nil until there are any
+	sends    *sending      // as well
+	now      time.Duration // at the beginning of this round
+	round    uint64
+	again    []func() // what Defer was given
+	task     *Task    // that runs
+	spare    []*Task  // that have ended and wait for more
+	killed   bool
+	ended    chan struct{}
 
 	mu     sync.Mutex
 	table  []*Conn // by descriptor
@@ -303,9 +305,13 @@ func (l *Loop) conns() (all []*Conn) {
 	return all
 }
 
-// close ends the loop.
+// close ends the loop. It may be called more than once: its descriptors are others' after the first time.
 func (l *Loop) close() {
 	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
 	l.closed = true
 	l.notify()
 	l.mu.Unlock()

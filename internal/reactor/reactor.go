@@ -1,4 +1,4 @@
-// Package reactor runs TCP connections on event loops, two for each processor: no
+// Package reactor runs TCP connections and UDP sockets on event loops, two for each processor: no
 // goroutine, stack, timer or buffer of its own belongs to a connection that waits.
 //
 // Code on a loop comes in two forms. An Owner is called when its connection has
@@ -71,7 +71,7 @@ func (g *Group) Kill() {
 }
 
 // Close ends the loops and waits for them. Connections that are still on one are
-// closed; their owners hear nothing. No task may be under way.
+// closed; their owners hear nothing. No task may be under way. It may be called more than once.
 func (g *Group) Close() {
 	if g == nil {
 		return
