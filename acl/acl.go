@@ -115,6 +115,7 @@ type Options struct {
 // has to match, and all fields have to. So User and Group together mean one of
 // these users who is also in one of these groups. "*" in User is any
 // authenticated user; in Protocol, Listener, Method and Target it is anything.
+// One method has to be named to be allowed: MethodBind.
 type Rule struct {
 	// Name is what logs say of a Decision; "" becomes "rule[i]", i from 0.
 	Name       string
@@ -132,7 +133,7 @@ type Rule struct {
 	// never match a client that asked for an address.
 	Target []string
 	Port   []PortRange // the target's
-	Method []string    // in any case
+	Method []string    // in any case; a rule that allows has to name BIND
 	// Time is when the rule holds, such as "Mon-Fri 08:00-18:00 Europe/Berlin";
 	// "" is always. Days and hours are lists with commas, either may be left
 	// out, the end is not included, and hours over midnight ("Fri 22:00-06:00")

@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -108,7 +109,7 @@ func (p *Policy) step(r *rule, q *query, decided bool) Step {
 		return out
 	case needsAddress:
 		out.Result, out.Key = NeedsAddress, keyTarget.String()
-		out.Why = fmt.Sprintf("whether it matches depends on the address of %s, which is not known here", q.host)
+		out.Why = fmt.Sprintf("whether it matches depends on the address of %s, which is not known here", cmp.Or(q.host, "whoever connects"))
 		return out
 	}
 	out.Why = r.matchedWhy()
@@ -181,6 +182,9 @@ func (r *rule) missedWhy(q *query, k key) string {
 	case keyListener:
 		return notIn("listener", q.Listener, r.listener.list)
 	case keyMethod:
+		if !r.method.named() {
+			return fmt.Sprintf("method: %s is allowed only by a rule that names it, and this one names none", MethodBind)
+		}
 		return notIn("method", q.Method, r.method.list)
 	case keyPort:
 		return notIn("port", fmt.Sprint(q.Target.Port()), texts(r.port))

@@ -47,7 +47,7 @@ func naiveDecide(rules []Rule, hasUsers bool, r Request, a netip.Addr) []Decisio
 }
 
 func (n naiveRule) matches(r Request, a netip.Addr) tri {
-	ok := has(n.Protocol, r.Protocol) && has(n.Listener, r.Listener) && has(n.Method, strings.ToUpper(r.Method)) &&
+	ok := has(n.Protocol, r.Protocol) && has(n.Listener, r.Listener) && n.matchesMethod(strings.ToUpper(r.Method)) &&
 		inPorts(n.Port, r.Target.Port()) && inPorts(n.ClientPort, r.ClientPort) &&
 		(len(n.Client) == 0 || inPrefixes(n.Client, r.Client))
 	if r.Identity != "" {
@@ -70,6 +70,13 @@ func (n naiveRule) matches(r Request, a netip.Addr) tri {
 		return yes
 	}
 	return n.matchesTarget(r.Target, a)
+}
+
+func (n naiveRule) matchesMethod(method string) bool {
+	if len(n.Method) == 0 && n.Action == Allow && method == "BIND" {
+		return false
+	}
+	return has(n.Method, method)
 }
 
 func (n naiveRule) matchesTarget(t target.Target, a netip.Addr) tri {
@@ -196,7 +203,7 @@ func randomRule(r *rand.Rand) Rule {
 		Protocol:   pick(r, []string{"http", "connect", "tls"}, 2),
 		Listener:   pick(r, []string{"main", "second"}, 1),
 		Port:       pick(r, mustPorts("80", "443", "400-500"), 2),
-		Method:     pick(r, []string{"GET", "CONNECT"}, 1),
+		Method:     pick(r, []string{"GET", "CONNECT", "BIND", "*"}, 2),
 	}
 	if r.IntN(4) == 0 {
 		out.Group = pick(r, []string{"staff", "guests"}, 2)
@@ -239,7 +246,7 @@ func randomRequest(r *rand.Rand, addrs []netip.Addr) Request {
 		Client:     netip.MustParseAddr(one("10.0.0.9", "10.5.0.1", "192.0.2.1", "2001:db8::9")),
 		ClientPort: []uint16{80, 50000}[r.IntN(2)],
 		Identity:   one("", "", "alice", "bob", "carol"),
-		Protocol:   one("http", "connect", "tls"), Method: one("GET", "CONNECT", "get"), Listener: one("main", "second"),
+		Protocol:   one("http", "connect", "tls"), Method: one("GET", "CONNECT", "get", "BIND", "bind"), Listener: one("main", "second"),
 		RequireUser: r.IntN(2) == 0, Target: to, Time: monday.Add(time.Duration(r.IntN(24)) * time.Hour),
 	}
 	if out.Identity != "" {

@@ -15,6 +15,7 @@ func (p *Policy) AdmitsAnonymous(client netip.Addr, protocol, listener string, r
 		return false
 	}
 	client = normalAddr(client)
+	onlyBind := false // earlier rules decide every other method
 	for i := range p.rules {
 		r := &p.rules[i]
 		switch {
@@ -22,13 +23,49 @@ func (p *Policy) AdmitsAnonymous(client netip.Addr, protocol, listener string, r
 			r.listener.named() && !r.listener.contains(listener),
 			!r.client.empty() && !r.client.contains(client):
 			continue
-		case r.admitsAnonymous(requireUser):
+		case r.admitsAnonymous(requireUser) && (!onlyBind || r.matchesMethod(MethodBind)):
 			return true
 		case r.matchesEveryRequest():
-			return false
+			if r.matchesMethod(MethodBind) {
+				return false
+			}
+			onlyBind = true
 		}
 	}
 	return false
+}
+
+// MayReach decides a request whose target is not known yet, as that for a UDP association of SOCKS5: whether some target could
+// be admitted. It can say Allow where each one will turn out to be denied, but never no where one would be admitted. The target of
+// r is not looked at.
+func (p *Policy) MayReach(r Request) Decision {
+	d := Decision{Reason: ReasonNoRule}
+	if p == nil {
+		return d
+	}
+	q := query{Request: &r, client: normalAddr(r.Client), anyPort: true}
+	var challenge Decision
+	for i := range p.rules {
+		r := &p.rules[i]
+		if r.missedKey(&q) != keyNone {
+			continue
+		}
+		o := p.outcome(r, &q)
+		switch {
+		case o.Action == Allow:
+			return o
+		case o.Action == Challenge && challenge.Action != Challenge:
+			challenge = o
+		}
+		if len(r.port) == 0 && (!r.target.named || r.target.any) {
+			d = o // whatever the target is
+			break
+		}
+	}
+	if challenge.Action == Challenge {
+		return challenge
+	}
+	return d
 }
 
 // OpenTo answers whether a listener is an open proxy, for whoever refuses to
@@ -45,7 +82,7 @@ func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bo
 	for i := range specialRanges { // no client comes from there over the Internet
 		admitted = append(admitted, specialRanges[i].prefix)
 	}
-	closed := map[family]bool{} // what earlier rules refuse whole
+	closed, onlyBind := map[family]bool{}, map[family]bool{} // what earlier rules refuse whole, or but for BIND
 	for i := range p.rules {
 		r := &p.rules[i]
 		if r.listener.named() && !r.listener.contains(listener) {
@@ -54,15 +91,19 @@ func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bo
 		if r.admitsAnonymous(requireUser) {
 			admitted = append(admitted, r.clients()...)
 			for _, f := range families {
-				if !closed[f] && f.covered(admitted) {
+				if !closed[f] && (!onlyBind[f] || r.matchesMethod(MethodBind)) && f.covered(admitted) {
 					return r.name, true
 				}
 			}
 			continue
 		}
 		if r.matchesEveryRequest() && !(r.protocol.named() && !r.protocol.any) {
+			refused := closed
+			if !r.matchesMethod(MethodBind) {
+				refused = onlyBind
+			}
 			for _, f := range families {
-				closed[f] = closed[f] || f.covered(r.clients())
+				refused[f] = refused[f] || f.covered(r.clients())
 			}
 		}
 	}
@@ -75,7 +116,8 @@ func (r *rule) admitsAnonymous(requireUser bool) bool {
 }
 
 // matchesEveryRequest reports whether the rule names nothing of what a request
-// brings with it; client, row and listener are known before.
+// brings with it; client, row and listener are known before. Whether it matches
+// BIND too is for matchesMethod.
 func (r *rule) matchesEveryRequest() bool {
 	return len(r.clientPort) == 0 && len(r.port) == 0 && r.time == nil &&
 		(!r.method.named() || r.method.any) && (!r.target.named || r.target.any)

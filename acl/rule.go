@@ -29,6 +29,7 @@ type query struct {
 	host     string     // the name that was asked for; "" for an address
 	addr     netip.Addr // the target's address; invalid while it is not known
 	nameOnly bool       // there will be no address: addresses match nothing
+	anyPort  bool       // the port is not known either: every list of ports matches
 }
 
 // state is how a rule, or its target key, stands to a query.
@@ -82,9 +83,9 @@ func (r *rule) missedKey(q *query) key {
 		return keyProtocol
 	case r.listener.named() && !r.listener.contains(q.Listener):
 		return keyListener
-	case r.method.named() && !r.method.containsFold(q.Method):
+	case !r.matchesMethod(q.Method):
 		return keyMethod
-	case len(r.port) > 0 && !r.port.contains(q.Target.Port()):
+	case len(r.port) > 0 && !q.anyPort && !r.port.contains(q.Target.Port()):
 		return keyPort
 	case !r.client.empty() && !r.client.contains(q.client):
 		return keyClient

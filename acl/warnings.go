@@ -41,6 +41,11 @@ func (p *Policy) hidden(i int) string {
 		before := &p.rules[j]
 		switch {
 		case !before.coversRequests(r):
+		case !before.matchesMethod(MethodBind) && r.matchesMethod(MethodBind):
+			if !r.method.named() && before.coversUsers(r) {
+				return fmt.Sprintf("rule[%d]: %q is reached by the method %s alone, since rule[%d] %q matches everything else that it matches; remove it or put it in front",
+					i, r.name, MethodBind, j, before.name)
+			}
 		case before.coversUsers(r):
 			return fmt.Sprintf("rule[%d]: %q can never be reached, since rule[%d] %q matches everything that it matches; remove it or put it in front",
 				i, r.name, j, before.name)

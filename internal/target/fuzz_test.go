@@ -37,6 +37,24 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// FuzzNewPeer states that NewPeer reads what New reads, to the same host, and that port 0 is the one difference.
+func FuzzNewPeer(f *testing.F) {
+	for _, seed := range []string{"ftp.example.com", "0.0.0.0", "::", "[::]", "::ffff:0.0.0.0", "0", "127.1", "a..b", "", "fe80::1%eth0", "a@b"} {
+		f.Add(seed, uint16(0))
+		f.Add(seed, uint16(20))
+	}
+	f.Fuzz(func(t *testing.T, host string, port uint16) {
+		got, err := NewPeer(host, port)
+		want, wantErr := New(host, max(port, 1))
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("NewPeer(%q, %d): %v, and New: %v", host, port, err, wantErr)
+		}
+		if err == nil && (got.Host() != want.Host() || got.Port() != port || !got.IsValid()) {
+			t.Errorf("NewPeer(%q, %d) = %v port %d, and New says %v", host, port, got, got.Port(), want)
+		}
+	})
+}
+
 // checkNormal fails unless got, read from in, is a normal form: reading what it prints gives it
 // again, a name is made of lower-case labels and is no address by any reading, and
 // an address is unmapped and has no zone.

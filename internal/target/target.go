@@ -62,6 +62,12 @@ func New(host string, port uint16) (Target, error) {
 	if port == 0 {
 		return Target{}, fault(host, "port 0 cannot be connected to; ports are 1 to 65535")
 	}
+	return NewPeer(host, port)
+}
+
+// NewPeer is New for somebody who is to connect to us (BIND, RFC 1928 section 4): port 0 says that the client
+// does not know from which port, and an unspecified address that it does not know who.
+func NewPeer(host string, port uint16) (Target, error) {
 	if strings.IndexByte(host, '@') >= 0 {
 		return Target{}, faultByte(host, '@')
 	}
@@ -113,11 +119,11 @@ func (t Target) Host() string {
 // Addr returns the address and true if the client asked for an IP address.
 func (t Target) Addr() (netip.Addr, bool) { return t.addr, t.addr.IsValid() }
 
-// Port returns the port in host order; 0 only for a Name.
+// Port returns the port in host order; 0 only for a Name, and for a peer whose port nobody knows.
 func (t Target) Port() uint16 { return t.port }
 
 // String returns "host:port", IPv6 in brackets: the form that Parse reads. A
-// Name, which has no port, is returned as it is; the zero Target is "".
+// name without a port is returned as it is; the zero Target is "".
 func (t Target) String() string {
 	switch {
 	case t.addr.IsValid():

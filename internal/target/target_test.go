@@ -372,3 +372,32 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+func TestNewPeer(t *testing.T) {
+	tests := []struct {
+		name, host  string
+		port        uint16
+		want        string // String
+		unspecified bool
+	}{
+		{"an address and its port", "192.0.2.1", 20, "192.0.2.1:20", false},
+		{"an address, from any port", "192.0.2.1", 0, "192.0.2.1:0", false},
+		{"a name, from any port", "FTP.example.com.", 0, "ftp.example.com", false},
+		{"nobody in particular", "0.0.0.0", 0, "0.0.0.0:0", true},
+		{"nobody in particular, in IPv6", "::", 21, "[::]:21", true},
+		{"nobody in particular, mapped", "::ffff:0.0.0.0", 0, "0.0.0.0:0", true},
+		{"nobody in particular, in one number", "0", 0, "0.0.0.0:0", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := NewPeer(tt.host, tt.port)
+			a, literal := got.Addr()
+			if err != nil || got.String() != tt.want || got.Port() != tt.port || (literal && a.IsUnspecified()) != tt.unspecified {
+				t.Errorf("NewPeer(%q, %d) = %v, %v; want %s", tt.host, tt.port, got, err, tt.want)
+			}
+		})
+	}
+	if _, err := New("192.0.2.1", 0); err == nil {
+		t.Error("New takes port 0")
+	}
+}
