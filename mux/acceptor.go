@@ -18,6 +18,9 @@ type Listener struct {
 	// ProxyFrom names the balancers: from them a PROXY header (version 1 or 2) is
 	// mandatory, from everybody else it is noise. Empty is nobody.
 	ProxyFrom []netip.Prefix
+	// Packets is UDP on the same address and port number; nil is none. The server reads it once it has been given to
+	// AddPackets, and whoever opened it closes it.
+	Packets *PacketSocket
 }
 
 // An Acceptor takes connections from one listening socket into its server.
@@ -64,7 +67,20 @@ func (a *Acceptor) toGoroutine() error {
 // Update gives connections that come from now on another listener's name and
 // balancers; the socket stays.
 func (a *Acceptor) Update(name string, proxyFrom []netip.Prefix) {
-	a.l.Store(&Listener{Name: name, Socket: a.l.Load().Socket, ProxyFrom: proxyFrom})
+	l := *a.l.Load()
+	l.Name, l.ProxyFrom = name, proxyFrom
+	a.l.Store(&l)
+}
+
+// Packets returns the UDP socket that connections from now on are told of; nil is none.
+func (a *Acceptor) Packets() *PacketSocket { return a.l.Load().Packets }
+
+// SetPackets replaces it and returns the one before.
+func (a *Acceptor) SetPackets(p *PacketSocket) (before *PacketSocket) {
+	l := *a.l.Load()
+	before, l.Packets = l.Packets, p
+	a.l.Store(&l)
+	return before
 }
 
 // DeferAccept has the system keep connections to itself that have sent nothing yet, for

@@ -25,7 +25,7 @@ func (s *Server) acceptedSocket(fd int, peer netip.AddrPort, l *Listener) {
 		s.acceptedForGoroutine(fd, peer, l)
 		return
 	}
-	c := &Conn{client: peer, listener: l.Name, loop: s.opts.Loops.Next()}
+	c := &Conn{client: peer, listener: l.Name, packets: l.Packets, loop: s.opts.Loops.Next()}
 	a := &arrival{server: s, sniffer: s.newSniffer(c)}
 	c.arrival, a.timer.Owner = a, a
 	if refused := s.admit(c, c, false); refused != "" {

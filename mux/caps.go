@@ -109,9 +109,9 @@ func newCaps(l Limits) *caps {
 	return &caps{limits: l, clients: map[netip.Addr]*clientSlots{}, oldest: slotList{links: allLinks}}
 }
 
-// clientKey is what counts as one client: an IPv4 address, or the /64 that an
+// ClientKey returns what counts as one client: an IPv4 address, or the /64 that an
 // IPv6 subscriber is handed as a whole.
-func clientKey(a netip.Addr) netip.Addr {
+func ClientKey(a netip.Addr) netip.Addr {
 	if a.Is6() {
 		p, _ := a.Prefix(64) // 64 bits are valid for every IPv6 address
 		return p.Addr()
@@ -136,7 +136,7 @@ func (c *caps) take(s *slot, conn net.Conn, client netip.Addr) (evicted []*slot,
 	defer c.mu.Unlock()
 	var room *slot
 	if client.IsValid() {
-		if room, refused = c.roomOf(s, clientKey(client)); refused != "" {
+		if room, refused = c.roomOf(s, ClientKey(client)); refused != "" {
 			return nil, refused
 		}
 	}
@@ -155,7 +155,7 @@ func (c *caps) take(s *slot, conn net.Conn, client netip.Addr) (evicted []*slot,
 	c.unfinished++
 	c.oldest.push(s)
 	if client.IsValid() {
-		c.assign(s, clientKey(client))
+		c.assign(s, ClientKey(client))
 	}
 	return evicted, ""
 }
@@ -168,7 +168,7 @@ func (c *caps) name(s *slot, client netip.Addr) (evicted *slot, refused Cause) {
 	if s.state != slotUnfinished {
 		return nil, Evicted
 	}
-	key := clientKey(client)
+	key := ClientKey(client)
 	if evicted, refused = c.roomOf(s, key); refused == "" {
 		c.assign(s, key)
 	}

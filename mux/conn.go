@@ -31,6 +31,7 @@ type Conn struct {
 	bare     net.Conn             // under every layer, what others than who serves it may close; set before left
 	arrival  *arrival             // while its row is looked for on the loop
 	secured  *tls.ConnectionState // of the layer that nc is; nil is none
+	packets  *PacketSocket        // UDP beside the listening socket; nil is none
 	within   *Conn                // nc is one of its streams; nil for a connection of its own
 	slot     slot                 // the place in the caps; freed by Close
 }
@@ -117,6 +118,9 @@ func (c *Conn) Local() netip.AddrPort {
 
 // Listener returns the name of the [listen.NAME] table.
 func (c *Conn) Listener() string { return c.listener }
+
+// Packets returns UDP on the address and port number that the client connected to; nil is none.
+func (c *Conn) Packets() *PacketSocket { return c.packets }
 
 // Row returns the name of the row that matched.
 func (c *Conn) Row() string { return c.row }

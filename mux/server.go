@@ -42,17 +42,20 @@ type Options struct {
 	// AcceptFault hears that a listener cannot accept, once, and with a nil error
 	// that it has not failed for two seconds. It must not block. Nil hears nothing.
 	AcceptFault func(listener string, err error)
-	Limits      Limits
-	Sniff       SniffOptions
+	// Packets is what is served over UDP, in order of priority. It needs Loops.
+	Packets []PacketRow
+	Limits  Limits
+	Sniff   SniffOptions
 }
 
 // Server is the shared port. Make one with NewServer.
 type Server struct {
-	opts   Options
-	caps   *caps
-	table  atomic.Pointer[Table]
-	inside atomic.Pointer[Table] // what is served inside secured connections
-	sniff  atomic.Pointer[SniffOptions]
+	opts    Options
+	caps    *caps
+	table   atomic.Pointer[Table]
+	inside  atomic.Pointer[Table] // what is served inside secured connections
+	sniff   atomic.Pointer[SniffOptions]
+	packets *packetTable
 
 	feed     chan *Conn
 	ending   chan struct{} // closed when Shutdown begins
@@ -82,6 +85,7 @@ func NewServer(o Options) *Server {
 		ending:    make(chan struct{}),
 		acceptors: map[*Acceptor]struct{}{},
 		served:    make(chan struct{}),
+		packets:   newPacketTable(o.Packets),
 	}
 	s.SetTable(Table{})
 	s.SetInside(Table{})
@@ -155,7 +159,7 @@ func (s *Server) Remove(a *Acceptor) error {
 
 // accepted takes in a connection that a goroutine is to classify.
 func (s *Server) accepted(nc *net.TCPConn, l *Listener) {
-	c := &Conn{nc: nc, tcp: nc, bare: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name}
+	c := &Conn{nc: nc, tcp: nc, bare: nc, client: addrPort(nc.RemoteAddr()), local: addrPort(nc.LocalAddr()), listener: l.Name, packets: l.Packets}
 	balancer := l.isBalancer(c.client.Addr())
 	if refused := s.admit(c, nc, balancer); refused != "" {
 		s.refuse(c, refused, nil)
