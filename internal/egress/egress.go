@@ -1,6 +1,6 @@
 // Package egress is the only way out: policy, names, addresses, dialling.
-// Nothing can be dialled without a Permit, and only Authorize and
-// AuthorizeBackend make one. A Permit pins the addresses that were checked, so
+// Nothing can be dialled or sent to, and nobody is waited for (BIND), without a Permit, and only Authorize,
+// AuthorizePacket, AuthorizeBackend and AuthorizeBind make one. A Permit pins the addresses that were checked, so
 // that a name which changes its mind between the check and the connection (DNS
 // rebinding) gains nothing. It speaks no protocol and keeps no connection.
 package egress
@@ -47,6 +47,8 @@ type Options struct {
 	// KeepAlive is the idle time before TCP keep-alive probes. Zero means 60 s;
 	// negative turns them off.
 	KeepAlive time.Duration
+	// Bind is how BIND is served; the zero value refuses it.
+	Bind BindOptions
 }
 
 // Dialer authorizes and dials. It is safe for concurrent use.
@@ -57,6 +59,7 @@ type Dialer struct {
 	timeout    time.Duration // <= 0: none
 	generation uint64        // no two Dialers of one process share one
 	net        *net.Dialer
+	bind       BindOptions   // no zero that means a default
 	dial       dialFunc      // opens one connection; tests put their own here
 	loop       *reactor.Loop // where a Dial is under way that was given one
 }
@@ -73,6 +76,13 @@ func New(o Options) *Dialer {
 		own:        o.Own,
 		timeout:    o.ConnectTimeout,
 		generation: generations.Add(1),
+		bind:       o.Bind,
+	}
+	if d.bind.Timeout <= 0 {
+		d.bind.Timeout = defaultBindTimeout
+	}
+	if d.bind.PerClient <= 0 {
+		d.bind.PerClient = defaultBindPerClient
 	}
 	if d.timeout == 0 {
 		d.timeout = defaultConnectTimeout

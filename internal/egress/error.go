@@ -28,7 +28,7 @@ var (
 	errNotTCP     = errors.New("what was dialled is no TCP connection")
 )
 
-// Error is the error of Authorize and Dial. Err keeps the cause.
+// Error is the error of Authorize, Dial and what belongs to BIND. Err keeps the cause.
 type Error struct {
 	Reason Reason
 	Target target.Target
@@ -37,6 +37,7 @@ type Error struct {
 	Address netip.AddrPort
 	// Backend is the backend whose servers were dialled; "" for a target of the client's.
 	Backend  string
+	Bind     bool         // the target was to connect to us
 	Decision acl.Decision // of a denied request; says Challenge where credentials might help
 	Err      error
 }
@@ -48,10 +49,14 @@ func (e *Error) Error() string {
 	switch {
 	case errors.Is(e.Err, ErrChallenge):
 		b.WriteString("a user is required to reach ")
+	case e.Bind && errors.Is(e.Err, ErrDenied):
+		b.WriteString("not allowed to wait for ")
 	case errors.Is(e.Err, ErrDenied):
 		b.WriteString("not allowed to reach ")
 	case e.Reason == DNSTimeout, e.Reason == DNSError:
 		b.WriteString("cannot resolve ")
+	case e.Bind:
+		b.WriteString("cannot wait for ")
 	default:
 		b.WriteString("cannot connect to ")
 	}
@@ -83,9 +88,14 @@ func (e *Error) writeTarget(b *strings.Builder) {
 		b.WriteString(e.Backend)
 		b.WriteString(" for ")
 	}
-	if e.Target.IsValid() {
+	switch a, ok := e.Target.Addr(); {
+	case e.Bind && ok && a.IsUnspecified():
+		b.WriteString("anybody")
+	case e.Target.IsValid():
 		b.WriteString(e.Target.String())
-	} else {
+	case errors.Is(e.Err, ErrDenied), errors.Is(e.Err, ErrChallenge):
+		b.WriteString("anything") // it was asked before there was a target
+	default:
 		b.WriteString("nothing")
 	}
 	if e.Address.IsValid() {
@@ -110,6 +120,10 @@ func (e *Error) cause() string {
 		return byRule("it is not open to sessions without a user, and there are no users", e.Decision.Rule)
 	case errors.Is(e.Err, ErrDenied) && e.Decision.Rule != "":
 		return byRule("the rules forbid it", e.Decision.Rule)
+	case errors.Is(e.Err, errStrangers):
+		return "only others have connected"
+	case errors.Is(e.Err, ErrDenied) && e.Bind:
+		return "no rule that names the method BIND allows it"
 	case errors.Is(e.Err, ErrDenied):
 		return "no rule allows it"
 	case e.Err == nil:

@@ -17,6 +17,7 @@ type Permit struct {
 	generation uint64
 	pinned     dialSet
 	backend    *upstream.Backend // nil: the target itself is dialled
+	bind       *bindRight        // nil: it is not one to listen
 	one        [1]netip.Addr     // holds pinned.addrs in the common case of one address
 }
 

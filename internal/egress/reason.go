@@ -25,6 +25,7 @@ const (
 	RequestDenied          Reason = "http_request_denied"
 	InternalError          Reason = "proxy_internal_error"
 	LoopDetected           Reason = "proxy_loop_detected"
+	ConfigurationError     Reason = "proxy_configuration_error"
 )
 
 // dnsReason returns the token for an error of the Resolver.
