@@ -13,7 +13,7 @@ ENV POLYPORT_LISTEN=0.0.0.0:7659 \
     POLYPORT_CONTAINER=1
 
 USER 65532:65532
-EXPOSE 7659
+EXPOSE 7659/tcp 7659/udp
 VOLUME ["/etc/polyport"]
 HEALTHCHECK --interval=30s --timeout=10s --start-period=5s CMD ["/polyport", "doctor", "--quiet"]
 ENTRYPOINT ["/polyport"]

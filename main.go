@@ -290,7 +290,7 @@ func (c *commands) doctorCommand() *cli.Command {
 		ArgsUsage: "[PROXY_ADDR]",
 		Description: "PROXY_ADDR is host:port; if it is not said, the first address in POLYPORT_LISTEN, or " + doctor.DefaultAddress + ".\n" +
 			"The exit code is 0 if every row answers in its own protocol (a refusal is an answer), 1 if not: fit for a\n" +
-			"container's health check.",
+			"container's health check. The check \"udp\" belongs to the row socks5 and says whether UDP ASSOCIATE is to be had.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},

@@ -312,6 +312,7 @@ func TestDoctorCommand(t *testing.T) {
 	free := start(t, listenAnywhere+allowLoopback)
 	closed := start(t, listenAnywhere+"[auth]\nhtpasswd = \""+filepath.Join(dir, "users")+"\"\n"+allowLoopback)
 	some := start(t, listenAnywhere+"protocols = [\"http\", \"socks5\"]\n")
+	withoutUDP := start(t, listenAnywhere+"udp = false\n")
 	target := helloServer(t)
 	nobody := tcpServer(t, echo)
 	silent := tcpServer(t, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1<<16)); _, _ = c.Read(make([]byte, 1)) })
@@ -327,7 +328,7 @@ func TestDoctorCommand(t *testing.T) {
 		code int
 		says []string
 	}{
-		{"a gateway", []string{free.at()}, "", 0, []string{"http       ok", "connect    ok", "socks4     ok", "socks4a    ok", "socks5     ok", "tls        ok", "help page  ok", "reject     ok"}},
+		{"a gateway", []string{free.at()}, "", 0, []string{"http       ok", "connect    ok", "socks4     ok", "socks4a    ok", "socks5     ok", "udp        ok", "tls        ok", "help page  ok", "reject     ok"}},
 		{"a gateway, quietly", []string{"-q", free.at()}, "", 0, nil},
 		{"a target", []string{"--target", target, free.at()}, "", 0, []string{"200"}},
 		{"a target that nobody listens at", []string{"--target", ln.Addr().String(), free.at()}, "", 1, []string{"FAILED", "cannot be reached from the gateway"}},
@@ -337,6 +338,7 @@ func TestDoctorCommand(t *testing.T) {
 		{"a wrong password", []string{"--user", "alice", "--target", target, closed.at()}, "POLYPORT_PASSWORD=wrong horse", 1, []string{"this user and password are not taken"}},
 		{"rows that are off", []string{"-q", some.at()}, "", 1, []string{"switched off on this listener"}},
 		{"only the rows that are on", []string{"--row", "http", "--row", "socks5", some.at()}, "", 0, []string{"not checked: the listener does not serve tls"}},
+		{"UDP that is off", []string{"--row", "socks5", withoutUDP.at()}, "", 0, []string{"udp        ok", "UDP is off on this listener (REP 07"}},
 		{"a server name without a route", []string{"--row", "tls", "--tls-name", "git.example.com", free.at()}, "", 1, []string{"git.example.com is refused", "dial_sni"}},
 		{"nothing there", []string{ln.Addr().String()}, "", 1, []string{"nothing listens there. Is polyport running"}},
 		{"an echo", []string{"--timeout", "5s", nobody}, "", 1, []string{"FAILED"}},

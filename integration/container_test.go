@@ -219,7 +219,7 @@ func (im *builtImage) checkConfig(t *testing.T) {
 	if c.User != "65532:65532" || len(c.Entrypoint) != 1 || len(c.Healthcheck.Test) < 2 || c.Healthcheck.Test[0] != "CMD" {
 		t.Errorf("user %q, entry point %q, health check %q", c.User, c.Entrypoint, c.Healthcheck.Test)
 	}
-	if c.ExposedPorts["7659/tcp"] == nil || c.Volumes["/etc/polyport"] == nil {
+	if c.ExposedPorts["7659/tcp"] == nil || c.ExposedPorts["7659/udp"] == nil || c.Volumes["/etc/polyport"] == nil {
 		t.Errorf("ports %v, volumes %v", c.ExposedPorts, c.Volumes)
 	}
 	if got := finish(t, im.polyport(nil, "version")); got.code != 0 || !strings.HasPrefix(got.stdout, "polyport test ") {

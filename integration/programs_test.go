@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -16,6 +17,9 @@ func need(t *testing.T, program string) string {
 	path, err := exec.LookPath(program)
 	if err == nil {
 		return path
+	}
+	if _, err := os.Stat(program); filepath.IsAbs(program) && err == nil { // no program: a library, say
+		return program
 	}
 	list, readErr := os.ReadFile("packages.txt")
 	if readErr != nil {

@@ -61,6 +61,21 @@ func streamRecord() session.Record {
 	return r
 }
 
+// udpRecord is a UDP association on which all went well.
+func udpRecord() session.Record {
+	r := full()
+	r.Protocol, r.Method, r.Version, r.URL, r.Target, r.Address, r.Backend, r.Status, r.Reason, r.Err = "socks5", "UDP", "SOCKS5", "", "", netip.AddrPort{}, "", 0, "", nil
+	r.Datagrams = &session.Datagrams{FromClient: 12, FromTarget: 10, Targets: 3}
+	return r
+}
+
+// lossyRecord is one with all that can go wrong.
+func lossyRecord() session.Record {
+	r := udpRecord()
+	r.Datagrams = &session.Datagrams{FromClient: 1, Denied: 2, Fragmented: 3, Limited: 4, Dropped: 5, Unreachable: 6, Targets: 1}
+	return r
+}
+
 func TestLines(t *testing.T) {
 	bare := session.Record{ID: session.NewID("abc-", 2), Start: full().Start, Client: full().Client, Listener: "main", Protocol: "reject"}
 	tests := []struct {
@@ -73,6 +88,11 @@ func TestLines(t *testing.T) {
 		{"json, nothing known", appendJSON, bare, `{"time":"2026-03-01T12:00:00.000Z","level":"INFO","msg":"session end","id":"abc-2","protocol":"reject","listener":"main","client":"192.0.2.7:51000","bytes_from_client":0,"bytes_from_target":0,"duration_s":0.000000}`},
 		{"json, by TLS", appendJSON, secureRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","tls":"TLS 1.3","server_name":"proxy.example.net","method":"GET","version":"HTTP/1.1","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
 		{"json, a stream", appendJSON, streamRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","tls":"TLS 1.3","server_name":"proxy.example.net","connection":"abc-10","stream":4294967295,"method":"GET","version":"HTTP/2","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
+		{"json, UDP", appendJSON, udpRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"socks5","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","method":"UDP","version":"SOCKS5","rule":"staff","bytes_from_client":120,"bytes_from_target":3456,"datagrams_from_client":12,"datagrams_from_target":10,"targets":3,"setup_s":0.001500,"duration_s":2.250000}`},
+		{"json, UDP with losses", appendJSON, lossyRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"socks5","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","method":"UDP","version":"SOCKS5","rule":"staff","bytes_from_client":120,"bytes_from_target":3456,"datagrams_from_client":1,"datagrams_from_target":0,"targets":1,"datagrams_denied":2,"datagrams_fragmented":3,"datagrams_limited":4,"datagrams_dropped":5,"unreachable":6,"setup_s":0.001500,"duration_s":2.250000}`},
+		{"text, UDP", appendText, udpRecord(), `12:00:02.250 socks5 192.0.2.7:51000 user=alice UDP SOCKS5 bytes=120/3456 datagrams=12/10 targets=3 2.25s rule="staff" id=abc-1`},
+		{"common, UDP", appendCommon, udpRecord(), `192.0.2.7 - alice [01/Mar/2026:12:00:00 +0000] "UDP SOCKS5" 200 3456`},
+		{"squid, UDP", appendSquid, udpRecord(), `1772366402.250   2250 192.0.2.7 NONE_NONE/200 3456 UDP - alice HIER_NONE/- -`},
 		{"text", appendText, full(), `12:00:02.250 http 192.0.2.7:51000 user=alice GET http://example.com/a? HTTP/1.1 status=200 address=198.51.100.1:80 bytes=120/3456 2.25s rule="staff" reason="idle_timeout" err="cut short" id=abc-1`},
 		{"text, nothing known", appendText, bare, `12:00:00.000 reject 192.0.2.7:51000 - bytes=0/0 0s id=abc-2`},
 		{"common", appendCommon, full(), `192.0.2.7 - alice [01/Mar/2026:12:00:00 +0000] "GET http://example.com/a? HTTP/1.1" 200 3456`},

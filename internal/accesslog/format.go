@@ -94,6 +94,7 @@ func appendJSON(b []byte, r *session.Record, redact bool) []byte {
 	}
 	l.num(`,"bytes_from_client":`, r.BytesFromClient)
 	l.num(`,"bytes_from_target":`, r.BytesFromTarget)
+	l.datagrams(r.Datagrams)
 	if r.Setup > 0 {
 		l.seconds(`,"setup_s":`, r.Setup)
 	}
@@ -128,6 +129,7 @@ func appendText(b []byte, r *session.Record, redact bool) []byte {
 	b = strconv.AppendInt(b, r.BytesFromClient, 10)
 	b = append(b, '/')
 	b = strconv.AppendInt(b, r.BytesFromTarget, 10)
+	b = appendDatagrams(b, r.Datagrams)
 	b = append(b, ' ')
 	b = append(b, r.Duration.Round(time.Microsecond).String()...)
 	for _, f := range [...]struct{ key, value string }{{" rule=", r.Rule}, {" reason=", r.Reason}, {" err=", errText(r)}} {

@@ -71,8 +71,17 @@ func parseAddr(s string) (netip.Addr, error) {
 	return a, nil
 }
 
-// PortRange is an inclusive range of TCP ports: "80", or "8000-8999".
+// PortRange is an inclusive range of ports: "80", or "8000-8999". The zero value is none, or in an AddrRange port 0.
 type PortRange struct{ First, Last uint16 }
+
+// IsZero reports whether the range is the zero value.
+func (r PortRange) IsZero() bool { return r == PortRange{} }
+
+// overlap returns the ports that two ranges share. Port 0 is nobody's.
+func (r PortRange) overlap(o PortRange) (PortRange, bool) {
+	shared := PortRange{max(r.First, o.First), min(r.Last, o.Last)}
+	return shared, shared.First <= shared.Last && shared.Last != 0
+}
 
 // String returns the range as it is written.
 func (r PortRange) String() string {

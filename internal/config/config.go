@@ -32,8 +32,10 @@ type File struct {
 	// Timeouts and Limits hold for every listener.
 	Timeouts Timeouts `toml:"timeouts"`
 	Limits   Limits   `toml:"limits"`
+	UDP      UDP      `toml:"udp"`
 	Auth     Auth     `toml:"auth"`
 	HTTP     HTTP     `toml:"http"`
+	Bind     Bind     `toml:"bind"`
 	// Rule holds the [[rule]] tables in order.
 	Rule []Rule `toml:"rule" reload:"live"`
 	// Backend holds the [backend.NAME] tables.

@@ -32,6 +32,13 @@ func Default() *File {
 			UnfinishedPerClient:  512,
 			StreamsPerConnection: 256,
 		},
+		UDP: UDP{
+			Filter:                FilterEndpoint,
+			Idle:                  Duration(5 * time.Minute), // RFC 4787 REQ-5
+			Associations:          16384,
+			AssociationsPerClient: 512,
+			Targets:               1024,
+		},
 		Auth: Auth{
 			ClientCertificate: CertificateRequest,
 			ClientIdentity:    IdentitySAN,
@@ -43,6 +50,7 @@ func Default() *File {
 		},
 		TLS:          TLS{MinVersion: "1.2", ACME: ACME{Challenges: []string{ChallengeALPN, ChallengeHTTP}}},
 		HTTP:         HTTP{Anonymity: AnonymityHideClient},
+		Bind:         Bind{Timeout: Duration(time.Minute), PerClient: 4},
 		Log:          Log{Level: "info", Access: AccessAuto, AccessTo: ToStderr, RedactQuery: true},
 		DefaultRules: true,
 	}
@@ -61,4 +69,5 @@ func (l *Listener) setDefaults() {
 	ap := netip.MustParseAddrPort(DefaultAddress)
 	l.Address = []AddrRange{{Addr: ap.Addr(), Ports: PortRange{ap.Port(), ap.Port()}}}
 	l.Protocols = []string{"*"}
+	l.UDP = true
 }

@@ -213,7 +213,7 @@ port = ["99999"]
 			"f.toml:1: TOML files cannot contain control characters: '0x1b'",
 		}},
 		{"nor an escaped one", `"\u001b[2J\n" = 5`, []string{
-			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "listen", "sniff", "timeouts", "limits", "auth", "http", "rule", "backend", "tls", "log", "dns", "protocols"`,
+			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "listen", "sniff", "timeouts", "limits", "udp", "auth", "http", "bind", "rule", "backend", "tls", "log", "dns", "protocols"`,
 		}},
 	}
 	for _, tt := range tests {

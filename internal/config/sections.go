@@ -20,6 +20,8 @@ type Listener struct {
 	HelpPage *bool `toml:"help_page" reload:"live"`
 	// DeferAccept is how long the system keeps a connection to itself that has sent nothing yet; 0 is not at all.
 	DeferAccept Duration `toml:"defer_accept" reload:"live"`
+	// UDP serves UDP ASSOCIATE on the same port numbers, where the row socks5 is served; see File.ServesUDP.
+	UDP bool `toml:"udp" reload:"relisten"`
 }
 
 // Loopback reports whether every address of the listener is a loopback address.

@@ -87,7 +87,7 @@ func distance(a, b string) int {
 // later holds what the documentation of the whole product names and this version
 // does not have yet. "*" is any key, and the index of an array is left out.
 var later = map[string]bool{
-	"upstream": true, "metrics": true, "admin": true, "udp": true, "bind": true,
+	"upstream": true, "metrics": true, "admin": true,
 	"rule.upstream": true, "rule.country": true, "rule.limit": true,
 	"backend.*.balance": true, "backend.*.health": true,
 }

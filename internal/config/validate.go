@@ -29,9 +29,11 @@ func (f *File) Validate(rows []string) error {
 	f.checkSniff(errs, known)
 	f.checkTimeouts(errs)
 	f.checkLimits(errs)
+	f.checkUDP(errs)
 	f.checkAuth(errs)
 	f.checkTLS(errs)
 	checkEnum(errs, root.key("http").key("anonymity"), f.HTTP.Anonymity, AnonymityOff, AnonymityHideClient, AnonymityHideProxy)
+	f.checkBind(errs)
 	f.checkRules(errs, known)
 	f.checkBackends(errs)
 	f.checkLog(errs)
@@ -195,8 +197,7 @@ func overlap(a, b AddrRange) (PortRange, bool) {
 	if a.Addr.Is4() != b.Addr.Is4() || a.Addr != b.Addr && !a.Addr.IsUnspecified() && !b.Addr.IsUnspecified() {
 		return PortRange{}, false
 	}
-	shared := PortRange{max(a.Ports.First, b.Ports.First), min(a.Ports.Last, b.Ports.Last)}
-	return shared, shared.First <= shared.Last && shared.Last != 0
+	return a.Ports.overlap(b.Ports)
 }
 
 func (f *File) checkSniff(errs *faults, known knownNames) {
@@ -237,9 +238,13 @@ func (f *File) checkLimits(errs *faults) {
 		{"unfinished_per_client", f.Limits.UnfinishedPerClient},
 		{"streams_per_connection", f.Limits.StreamsPerConnection},
 	} {
-		if l.n < 1 || l.n > maxLimit {
-			errs.addf(p.key(l.key), "%d is not a limit: write a number from 1 to %d", l.n, maxLimit)
-		}
+		checkCount(errs, p.key(l.key), l.n)
+	}
+}
+
+func checkCount(errs *faults, p *place, n int) {
+	if n < 1 || n > maxLimit {
+		errs.addf(p, "%d is not a limit: write a number from 1 to %d", n, maxLimit)
 	}
 }
 

@@ -12,6 +12,7 @@ func (f *File) Warnings() []string {
 	f.warnListeners(w)
 	f.warnUsers(w)
 	f.warnRules(w)
+	f.warnBind(w)
 	if f.Timeouts.Idle == 0 {
 		w.addf(root.key("timeouts").key("idle"), "0 keeps tunnels that nobody uses any more for ever")
 	}

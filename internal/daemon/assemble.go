@@ -37,9 +37,10 @@ type assembly struct {
 	policy    *acl.Policy
 	rows      []spec.Row
 	listeners map[string]session.Listener
-	table     mux.Table // outside TLS
-	inside    mux.Table // inside TLS to the gateway itself
-	security  *security // nil where there is no such TLS
+	table     mux.Table    // outside TLS
+	inside    mux.Table    // inside TLS to the gateway itself
+	security  *security    // nil where there is no such TLS
+	advertise []netip.Addr // by whoever runs it: what [bind] advertise stands for
 }
 
 // close lets go of what the assembly reads in the background.
@@ -145,6 +146,7 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 			Resolver:       st.resolver,
 			Own:            st.own.holds,
 			ConnectTimeout: time.Duration(f.Timeouts.Connect),
+			Bind:           a.bindOptions(f, st),
 		}),
 		Handlers:  map[string]session.Handler{},
 		OnLoop:    map[string]bool{},

@@ -45,16 +45,17 @@ type Daemon struct {
 	level *slog.LevelVar
 	state *state
 
-	mu       sync.Mutex // held by a reload, and by Stop
-	stopped  bool
-	file     *config.File
-	assembly *assembly // of file
-	sessions *session.Manager
-	server   *mux.Server
-	doors    *doors
-	refused  *refusals
-	loops    *reactor.Group // nil where there are none
-	heap     *heapKeeper    // nil where the environment keeps it
+	mu        sync.Mutex // held by a reload, and by Stop
+	stopped   bool
+	file      *config.File
+	assembly  *assembly // of file
+	sessions  *session.Manager
+	server    *mux.Server
+	doors     *doors
+	refused   *refusals
+	loops     *reactor.Group // nil where there are none
+	strangers *strangers
+	heap      *heapKeeper // nil where the environment keeps it
 }
 
 // Start builds the gateway and begins to accept. The error is a *PortTakenError
@@ -80,6 +81,10 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		a.close()
 		return nil, err
 	}
+	if err := d.state.advertise(ctx, f, a, f.DNS.Servers); err != nil {
+		a.close()
+		return nil, errors.Join(err, d.state.close())
+	}
 	if d.loops, err = openLoops(); err != nil {
 		a.close()
 		return nil, errors.Join(err, d.state.close())
@@ -90,6 +95,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		return nil, errors.Join(err, d.state.close())
 	}
 	d.heap = keepHeap()
+	d.strangers = watchStrangers(d.log, d.state.udp.Strangers)
 	return d, nil
 }
 
@@ -104,7 +110,7 @@ func openLoops() (*reactor.Group, error) {
 
 // begin opens the sockets and serves them.
 func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
-	d.doors = &doors{open: map[socketKey]*mux.Acceptor{}}
+	d.doors = &doors{own: d.state.own, open: map[socketKey]*mux.Acceptor{}, udp: map[uint16]bool{}}
 	fresh, err := d.doors.prepare(ctx, f)
 	if err != nil {
 		return err
@@ -114,19 +120,10 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 		Observers: []session.Observer{d.state.access},
 		Log:       d.log,
 		Loops:     d.loops,
+		UDP:       d.state.udp,
 		Inject:    func(c *mux.Conn, row string) (mux.Cause, error) { return d.server.Inject(c, row) },
 	})
-	d.server = mux.NewServer(mux.Options{
-		Rows:        builtInRows,
-		Handle:      d.sessions.Handle,
-		Loops:       d.loops,
-		OnLoop:      d.sessions.OnLoop,
-		Serve:       d.sessions.Serve,
-		Refused:     d.refused.add,
-		AcceptFault: d.acceptFault,
-		Limits:      muxLimits(f),
-		Sniff:       muxSniff(f),
-	})
+	d.server = d.newServer(f)
 	d.doors.server = d.server
 	d.server.SetTable(a.table)
 	d.server.SetInside(a.inside)
@@ -136,7 +133,7 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	}
 	// Before the first connection: no session may be pointed back at us.
 	for _, o := range fresh {
-		d.state.own.add(boundTo(o.socket.Socket))
+		d.state.own.add(o.bound())
 	}
 	if err := d.doors.swing(f, fresh); err != nil {
 		return err
@@ -144,6 +141,22 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	d.announce()
 	d.state.startACME()
 	return nil
+}
+
+// newServer makes the shared port.
+func (d *Daemon) newServer(f *config.File) *mux.Server {
+	return mux.NewServer(mux.Options{
+		Rows:        builtInRows,
+		Handle:      d.sessions.Handle,
+		Loops:       d.loops,
+		OnLoop:      d.sessions.OnLoop,
+		Serve:       d.sessions.Serve,
+		Refused:     d.refused.add,
+		AcceptFault: d.acceptFault,
+		Packets:     []mux.PacketRow{d.state.udp.Row()},
+		Limits:      muxLimits(f),
+		Sniff:       muxSniff(f),
+	})
 }
 
 // announce logs and prints what is listened on.
@@ -185,6 +198,9 @@ func (d *Daemon) Stop(ctx context.Context) error {
 		err = nil // what was still being sniffed is closed; that is what was asked for
 	}
 	killed := d.sessions.Drain(ctx)
+	d.doors.closePackets()
+	d.strangers.close()
+	d.strangers = nil
 	d.loops.Close()
 	d.refused.close()
 	d.assembly.close()

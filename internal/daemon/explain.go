@@ -99,12 +99,15 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 	if !r.Target.IsValid() {
 		return ErrNoTarget
 	}
+	if bindsUnknown(r) {
+		return explainUnknown(w, a.policy, f, r)
+	}
 	x := dialer.Explain(ctx, r)
 	printExplanation(w, a.policy, r, x)
 	if !x.Allowed() {
 		return ErrDenied
 	}
-	return nil
+	return explainPorts(w, f, r)
 }
 
 // handler finds the handler of the protocol that q is about.
@@ -141,7 +144,7 @@ func request(f *config.File, q Question) (acl.Request, error) {
 	var t target.Target
 	if q.Target != "" {
 		var err error
-		if t, err = target.Parse(q.Target); err != nil {
+		if t, err = parseTarget(q); err != nil {
 			return acl.Request{}, err
 		}
 	}
@@ -219,7 +222,10 @@ func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explan
 		fmt.Fprintf(w, "\naddress %s: %s\n", v.Address.Addr(), text)
 		printSteps(w, p.Explain(r, v.Address.Addr()))
 	}
-	if len(x.Dial) > 0 {
+	switch {
+	case len(x.Dial) > 0 && isBind(r.Method):
+		printPeers(w, x.Dial)
+	case len(x.Dial) > 0:
 		fmt.Fprintf(w, "\nit would leave directly, to %s\n", x.Dial[0])
 		for _, a := range x.Dial[1:] {
 			fmt.Fprintf(w, "  or, if that does not answer, to %s\n", a)

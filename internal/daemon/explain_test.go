@@ -76,13 +76,31 @@ protocol = ["ssh", "tls"]
 target   = ["ssh", "*.git.example.com"]
 `
 
+const explainBindFile = `
+[listen.main]
+address = ["127.0.0.1:7659"]
+[bind]
+ports = "40000-40100"
+[[rule]]
+name   = "active FTP"
+action = "allow"
+client = ["198.51.100.0/24"]
+method = ["BIND"]
+target = ["192.0.32.0/24", "ftp.example.com"]
+[[rule]]
+name   = "everything else"
+action = "allow"
+client = ["198.51.100.0/24", "10.0.0.0/8"]
+`
+
 // aliceLine is the user alice; nobody logs in here.
 const aliceLine = "alice:$2a$10$ph9XsZdfdhnBJDc7lpbt5ekXWq5P81yWt413w9U8nAG4V4I/JAcyu\n"
 
 func TestExplain(t *testing.T) {
 	dir := t.TempDir()
-	path, routed := filepath.Join(dir, "polyport.toml"), filepath.Join(dir, "routed.toml")
-	for name, text := range map[string]string{path: explainFile, routed: routedFile, filepath.Join(dir, "users.htpasswd"): aliceLine} {
+	path, routed, bind := filepath.Join(dir, "polyport.toml"), filepath.Join(dir, "routed.toml"), filepath.Join(dir, "bind.toml")
+	portless := filepath.Join(dir, "portless.toml")
+	for name, text := range map[string]string{path: explainFile, routed: routedFile, bind: explainBindFile, portless: strings.Replace(explainBindFile, "ports =", "#", 1), filepath.Join(dir, "users.htpasswd"): aliceLine} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -107,6 +125,11 @@ func TestExplain(t *testing.T) {
 		{"a prefix lifts the guard", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "10.1.9.9:22", Protocol: "socks5"}, nil},
 		{"needs a user", Question{Client: netip.MustParseAddr("127.0.0.1"), Target: "192.0.32.7:80", Protocol: "http"}, ErrDenied},
 		{"our own socket", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "127.0.0.1:7659"}, ErrDenied},
+		{"bind without ports", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "192.0.32.7:0"}, ErrDenied},
+		{"bind allowed", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "192.0.32.7:0"}, nil},
+		{"bind by nobody in particular", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "0.0.0.0:0"}, nil},
+		{"bind refused", Question{Client: anybody, Protocol: "socks4", Method: "bind", Target: "192.0.33.7:20"}, ErrDenied},
+		{"bind refused to nobody in particular", Question{Client: netip.MustParseAddr("10.0.0.9"), Protocol: "socks5", Method: "BIND", Target: "[::]:0"}, ErrDenied},
 		{"a name without addresses", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "example.onion:80"}, ErrDenied},
 	}
 	for _, tt := range tests {
@@ -114,8 +137,13 @@ func TestExplain(t *testing.T) {
 			tt.q.At = wednesday
 			var out strings.Builder
 			file := path
-			if strings.HasPrefix(tt.name, "routed ") {
+			switch first, _, _ := strings.Cut(tt.name, " "); {
+			case first == "routed":
 				file = routed
+			case tt.name == "bind without ports":
+				file = portless
+			case first == "bind":
+				file = bind
 			}
 			if err := Explain(t.Context(), Options{Path: file}, tt.q, &out); !errors.Is(err, tt.err) {
 				t.Fatalf("Explain: %v, want %v", err, tt.err)

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"polyport/internal/config"
@@ -24,7 +23,6 @@ func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort, s
 	if f.RequireUser(name) && f.Auth.Htpasswd != "" {
 		user = "USER:PASSWORD@"
 	}
-	serves := func(row string) bool { return slices.Contains(l.Protocols, "*") || slices.Contains(l.Protocols, row) }
 	lines := []struct {
 		row, label, text string
 	}{
@@ -40,11 +38,11 @@ func greet(w io.Writer, f *config.File, listening map[string][]netip.AddrPort, s
 		if line.text == "" || l.RequireTLS && line.row != "tls" {
 			continue
 		}
-		if serves(line.row) && (line.row != "socks4" || user == "") {
+		if l.Serves(line.row) && (line.row != "socks4" || user == "") {
 			fmt.Fprintf(w, "  %-9s %s\n", line.label, line.text)
 		}
 	}
-	if f.HelpPage(name) && serves("http") && !l.RequireTLS {
+	if f.HelpPage(name) && l.Serves("http") && !l.RequireTLS {
 		fmt.Fprintf(w, "  %-9s http://%s/proxy.pac\n", "PAC", at)
 		fmt.Fprintf(w, "  %-9s http://%s/ in a browser\n", "help", at)
 	}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"syscall"
@@ -46,12 +47,12 @@ func TestPrepareOpensAllOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	taken := boundTo(held)
+	taken := held.Addr().(*net.TCPAddr).AddrPort()
 	free, err := mux.Listen(t.Context(), netip.MustParseAddrPort("127.0.0.3:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := boundTo(free)
+	other := free.Addr().(*net.TCPAddr).AddrPort()
 	free.Close()
 	f := parse(t, fmt.Sprintf("[listen.main]\naddress = [%q, %q, %q]\n", other, taken, "192.0.2.1:1"))
 	d := &doors{open: map[socketKey]*mux.Acceptor{}}

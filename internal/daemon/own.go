@@ -13,7 +13,10 @@ import (
 // ownSockets knows the gateway's own listening sockets, so that no session can
 // be pointed back at the gateway.
 type ownSockets struct {
-	sockets atomic.Pointer[map[uint16][]netip.Addr] // by port
+	sockets atomic.Pointer[map[uint16][]netip.Addr] // of listeners, by port
+	bound   sync.Map                                // of BIND and of UDP associations: by port, a uint16, the []netip.Addr; loops change it
+
+	changing sync.Mutex // bound
 
 	mu      sync.Mutex
 	locals  map[netip.Addr]bool // the addresses of this machine
@@ -29,6 +32,35 @@ func newOwnSockets() *ownSockets {
 	o := &ownSockets{lookups: net.InterfaceAddrs, binds: canBind}
 	o.set(nil)
 	return o
+}
+
+// open adds one that is about to be listened on for BIND or a UDP association, which no set takes away.
+func (o *ownSockets) open(ap netip.AddrPort) {
+	o.changing.Lock()
+	defer o.changing.Unlock()
+	o.bound.Store(ap.Port(), append(slices.Clone(o.boundTo(ap.Port())), ap.Addr()))
+}
+
+// close takes away what one open has added: TCP of BIND and UDP of an association may have the same address and port.
+func (o *ownSockets) close(ap netip.AddrPort) {
+	o.changing.Lock()
+	defer o.changing.Unlock()
+	left := slices.Clone(o.boundTo(ap.Port()))
+	if i := slices.Index(left, ap.Addr()); i >= 0 {
+		left = slices.Delete(left, i, i+1)
+	}
+	if len(left) == 0 {
+		o.bound.Delete(ap.Port())
+		return
+	}
+	o.bound.Store(ap.Port(), left)
+}
+
+// boundTo returns the addresses that open has added for a port. They stay as they are.
+func (o *ownSockets) boundTo(port uint16) []netip.Addr {
+	all, _ := o.bound.Load(port)
+	addrs, _ := all.([]netip.Addr)
+	return addrs
 }
 
 // set replaces what is listened on.
@@ -47,14 +79,16 @@ func (o *ownSockets) add(ap netip.AddrPort) {
 	o.sockets.Store(&byPort)
 }
 
-// boundTo returns the address that a socket has.
-func boundTo(l *net.TCPListener) netip.AddrPort { return l.Addr().(*net.TCPAddr).AddrPort() }
-
 // holds reports whether a connection to ap would reach one of the gateway's
 // own sockets. An unspecified address connects to this machine.
 func (o *ownSockets) holds(ap netip.AddrPort) bool {
-	for _, own := range (*o.sockets.Load())[ap.Port()] {
-		switch a := ap.Addr(); {
+	return o.reaches(ap.Addr(), (*o.sockets.Load())[ap.Port()]) || o.reaches(ap.Addr(), o.boundTo(ap.Port()))
+}
+
+// reaches reports whether a connection to a would reach one of the addresses.
+func (o *ownSockets) reaches(a netip.Addr, sockets []netip.Addr) bool {
+	for _, own := range sockets {
+		switch {
 		case own == a:
 			return true
 		case own.Is4() != a.Is4():

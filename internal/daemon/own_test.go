@@ -77,6 +77,20 @@ func TestOwnSocketsSetReplaces(t *testing.T) {
 	}
 }
 
+// TCP of a BIND and UDP of an association may have one address and port: the end of one is not that of the other.
+func TestOwnSocketsCloseOne(t *testing.T) {
+	o := newOwnSockets()
+	at := netip.MustParseAddrPort("127.0.0.1:1")
+	o.open(at)
+	o.open(at)
+	for _, want := range []bool{true, false} {
+		o.close(at)
+		if got := o.holds(at); got != want {
+			t.Errorf("holds what has been closed = %v, want %v", got, want)
+		}
+	}
+}
+
 // An address that the machine gets later is found out, and a failed look-up keeps what was known.
 func TestOwnSocketsLearnAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -24,7 +24,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 	if d.opts.Path == "" {
 		return errors.Join(d.state.access.Reopen(), errors.New("there is nothing to reload: the gateway was started without a file"))
 	}
-	f, a, relisten, err := d.next()
+	f, a, relisten, err := d.next(ctx)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 		return err
 	}
 	for _, o := range fresh {
-		d.state.own.add(boundTo(o.socket.Socket))
+		d.state.own.add(o.bound())
 	}
 	d.switchTo(f, a)
 	if err := d.doors.swing(f, fresh); err != nil {
@@ -54,7 +54,7 @@ func (d *Daemon) Reload(ctx context.Context) error {
 }
 
 // next reads and builds the configuration as it is now, and names the keys that open sockets anew.
-func (d *Daemon) next() (f *config.File, a *assembly, relisten []string, err error) {
+func (d *Daemon) next(ctx context.Context) (f *config.File, a *assembly, relisten []string, err error) {
 	if f, err = load(d.opts); err != nil {
 		return nil, nil, nil, err
 	}
@@ -65,6 +65,10 @@ func (d *Daemon) next() (f *config.File, a *assembly, relisten []string, err err
 	if len(restart) > 0 {
 		a.close()
 		return nil, nil, nil, fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
+	}
+	if err := d.state.advertise(ctx, f, a, d.file.DNS.Servers); err != nil {
+		a.close()
+		return nil, nil, nil, err
 	}
 	return f, a, relisten, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -37,12 +38,21 @@ func TestWithLeaving(t *testing.T) {
 // freePort returns a port that nobody listens on.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 20000 + rand.IntN(10000)} // no connection of others gets one of these
+		l, err := net.ListenTCP("tcp4", at)
+		if err != nil {
+			continue
+		}
+		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: at.IP, Port: at.Port})
+		_ = l.Close()
+		if err == nil {
+			_ = u.Close()
+			return uint16(at.Port)
+		}
 	}
-	defer l.Close()
-	return boundTo(l.(*net.TCPListener)).Port()
+	t.Fatal("no port is free")
+	return 0
 }
 
 // hold connects to a listener and begins a request.

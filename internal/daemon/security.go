@@ -226,8 +226,7 @@ func challenges(f *config.File) []string {
 // in TLS, http-01 outside of it.
 func answersChallenge(f *config.File, challenge string) bool {
 	for _, l := range f.Listen {
-		serves := func(row string) bool { return slices.Contains(l.Protocols, "*") || slices.Contains(l.Protocols, row) }
-		if challenge == config.ChallengeHTTP && serves("http") && !l.RequireTLS || challenge == config.ChallengeALPN && serves(rowTLS) {
+		if challenge == config.ChallengeHTTP && l.Serves("http") && !l.RequireTLS || challenge == config.ChallengeALPN && l.Serves(rowTLS) {
 			return true
 		}
 	}

@@ -18,7 +18,9 @@ import (
 	"polyport/internal/auth"
 	"polyport/internal/certificate"
 	"polyport/internal/config"
+	"polyport/internal/egress"
 	"polyport/internal/resolve"
+	"polyport/internal/udprelay"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -27,6 +29,8 @@ func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 type state struct {
 	log      *slog.Logger
 	own      *ownSockets
+	binds    *egress.Binds
+	udp      *udprelay.Relay
 	resolver *resolve.Resolver
 	retired  []*resolve.Resolver // of earlier configurations, which still look something up
 	lockout  *auth.Lockout
@@ -53,6 +57,8 @@ func newState(f *config.File, o Options, log *slog.Logger, keep lent) (*state, e
 		lockout:  auth.NewLockout(lockoutOptions(f)),
 		resolver: newResolver(f),
 	}
+	st.binds = egress.NewBinds(st.own.open, st.own.close)
+	st.udp = udprelay.New(udpOptions(f), st.ownPort)
 	var err error
 	if st.users, err = st.openUsers(f); err != nil {
 		return nil, errors.Join(err, st.close())
@@ -83,6 +89,7 @@ func (st *state) update(running, f *config.File, o Options) error {
 	st.switchACME(certs)
 	st.users = users
 	st.lockout.SetOptions(lockoutOptions(f))
+	st.udp.SetOptions(udpOptions(f))
 	if !slices.Equal(running.DNS.Servers, f.DNS.Servers) {
 		st.retire(st.resolver)
 		st.resolver = newResolver(f)

@@ -61,7 +61,7 @@ type Options struct {
 
 // Check is what was found about one row. It never holds credentials, nor octets of the peer.
 type Check struct {
-	// Row is the row of the protocol table, or "port", "socks4a" or "help page".
+	// Row is the row of the protocol table, or "port", "socks4a", "udp" or "help page".
 	Row string
 	// What says what was done.
 	What string

@@ -52,7 +52,7 @@ func says(answers ...string) func(net.Conn) {
 			}
 			io.WriteString(c, a)
 		}
-		c.(*net.TCPConn).CloseWrite()
+		c.(interface{ CloseWrite() error }).CloseWrite()
 		io.Copy(io.Discard, c)
 	}
 }
@@ -240,7 +240,7 @@ func TestRun(t *testing.T) {
 			t.Errorf("check = %+v, want it fine", c)
 		}
 	}
-	want := "port http connect h2 socks4 socks4a socks5 tls help page reject"
+	want := "port http connect h2 socks4 socks4a socks5 udp tls help page reject"
 	if got := strings.Join(rows, " "); got != want || !Healthy(checks) {
 		t.Errorf("rows = %s, healthy %v, want %s, healthy", got, Healthy(checks), want)
 	}

@@ -32,6 +32,7 @@ var probes = []probe{
 	{name: "socks4", row: "socks4", what: "CONNECT to an IPv4 address", send: sendSOCKS4, impossible: notIPv4},
 	{name: "socks4a", row: "socks4", what: "CONNECT to a name", send: sendSOCKS4a},
 	{name: "socks5", row: "socks5", what: "CONNECT", send: sendSOCKS5},
+	{name: "udp", row: "socks5", what: "UDP ASSOCIATE of SOCKS5", send: sendAssociate},
 	{name: "tls", row: "tls", what: "send a ClientHello", send: sendHello},
 	{name: "help page", row: "http", what: "GET / as a browser does", send: sendBrowse},
 	{name: "reject", what: "send what no protocol knows", send: sendGarbage},
@@ -41,7 +42,7 @@ var probes = []probe{
 type outcome uint8
 
 const (
-	reached     outcome = iota // the target, or for the help page and reject just what should come back
+	reached     outcome = iota // the target, or for udp, the help page and reject just what should come back
 	denied                     // the rules or the guard said no
 	needsUser                  // a user is required, and none was presented
 	badUser                    // the one that was presented is not taken

@@ -57,34 +57,40 @@ func request4(c net.Conn, to socks.Address) answer {
 	return answer{foreign, words}
 }
 
-// sendSOCKS5 offers a password if there is one, and no authentication in any case.
+// sendSOCKS5 is a client of the row "socks5" that wants a tunnel.
 func sendSOCKS5(c net.Conn, x *examination) answer {
 	r := socks.NewExactReader(c)
 	defer r.Release()
+	if a, ok := greet5(c, r, x); !ok {
+		return a
+	}
+	return request5(c, r, x)
+}
+
+// greet5 offers a password if there is one, and no authentication in any case. ok is true if a request may follow.
+func greet5(c net.Conn, r *socks.Reader, x *examination) (a answer, ok bool) {
 	methods := []socks.Method{socks.NoAuthentication}
 	if x.User != "" {
 		methods = append(methods, socks.UsernamePassword)
 	}
 	b, err := socks.AppendGreeting(nil, methods...)
 	if err != nil {
-		return answer{failing, err.Error()}
+		return answer{failing, err.Error()}, false
 	}
 	method, err := exchange(c, r, b, socks.ParseSelection)
 	switch {
 	case err != nil:
-		return brokenSOCKS(err)
+		return brokenSOCKS(err), false
 	case method == socks.NoAcceptable && x.User != "":
-		return answer{badUser, "method FF, it takes neither a password nor none"}
+		return answer{badUser, "method FF, it takes neither a password nor none"}, false
 	case method == socks.NoAcceptable:
-		return answer{needsUser, "method FF, no acceptable methods"}
+		return answer{needsUser, "method FF, no acceptable methods"}, false
 	case method == socks.UsernamePassword && x.User != "":
-		if a, ok := logIn(c, r, x); !ok {
-			return a
-		}
+		return logIn(c, r, x)
 	case method != socks.NoAuthentication:
-		return answer{foreign, fmt.Sprintf("method %#02x was chosen, which was not offered", byte(method))}
+		return answer{foreign, fmt.Sprintf("method %#02x was chosen, which was not offered", byte(method))}, false
 	}
-	return request5(c, r, x)
+	return answer{}, true
 }
 
 // logIn is RFC 1929. ok is true if the user was taken.

@@ -18,6 +18,7 @@ import (
 	"polyport/internal/egress"
 	"polyport/internal/reactor"
 	"polyport/internal/relay"
+	"polyport/internal/udprelay"
 	"polyport/mux"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	Loops *reactor.Group
 	// Inject finds the row that the inside of a secured connection speaks, as mux.Server.Inject does. Nil finds none.
 	Inject func(c *mux.Conn, row string) (mux.Cause, error)
+	// UDP relays datagrams. Nil relays none.
+	UDP *udprelay.Relay
 }
 
 // Manager owns the sessions that are alive. It is safe for concurrent use.
@@ -39,6 +42,7 @@ type Manager struct {
 	observers []Observer
 	log       *slog.Logger
 	loops     *reactor.Group
+	udp       *udprelay.Relay
 	classify  func(c *mux.Conn, row string) (mux.Cause, error)
 	runtime   atomic.Pointer[Runtime]
 	previous  atomic.Pointer[Runtime] // the one before; see runtimeFor
@@ -59,7 +63,7 @@ func NewManager(rt *Runtime, o Options) *Manager {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	m := &Manager{observers: o.Observers, log: o.Log, loops: o.Loops, classify: o.Inject, alive: map[*Session]struct{}{}}
+	m := &Manager{observers: o.Observers, log: o.Log, loops: o.Loops, udp: o.UDP, classify: o.Inject, alive: map[*Session]struct{}{}}
 	if m.classify == nil {
 		m.classify = func(*mux.Conn, string) (mux.Cause, error) { return mux.ClosedEarly, nil }
 	}
@@ -161,6 +165,13 @@ func (m *Manager) end(s *Session, err error) {
 	case s.injecting:
 		m.inject(s)
 		return
+	}
+	if s.association != nil {
+		if err == nil {
+			m.associated(s)
+			return
+		}
+		s.association.Close()
 	}
 	if s.target != nil {
 		if err == nil {

@@ -33,9 +33,25 @@ type Record struct {
 	BytesFromClient int64 // HTTP: the request as received, head and body; tunnels: payload delivered to the target
 	BytesFromTarget int64 // HTTP: the response as sent, head and body; tunnels: payload delivered to the client
 
+	Datagrams *Datagrams // of a UDP association, whose bytes are those of payload delivered; nil for anything else
+
 	Setup    time.Duration // from Start until the target answered (the tunnel stood, or the response head had come); 0 if it never did
 	Duration time.Duration // from Start to the end
 	Err      error         // what went wrong, for the log; nil when nothing did
+}
+
+// Datagrams is what a UDP association has carried (RFC 1928 section 7), and what it has not. Who puts it into a Record
+// does not change it any more.
+type Datagrams struct {
+	FromClient int64 // delivered to targets
+	FromTarget int64 // delivered to the client
+
+	Denied      int64 // from the client, whose target the rules do not admit or has no address
+	Fragmented  int64 // from the client, with a FRAG that is not 0
+	Limited     int64 // both ways, beyond a limit of [udp]
+	Dropped     int64 // both ways, for any other reason: malformed ones, answers that the filter keeps out, what a socket would not take
+	Unreachable int64 // ICMP errors that targets answered with
+	Targets     int   // that datagrams were sent to
 }
 
 // ID identifies a session. It is written only where somebody reads it: most sessions leave it in the access log alone.

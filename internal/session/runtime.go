@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/tls"
+	"net/netip"
 	"time"
 
 	"polyport/acl"
@@ -42,8 +43,11 @@ type Listener struct {
 	RequireTLS    bool // nobody is served outside TLS to the gateway
 	Loopback      bool // bound to loopback addresses alone
 	HelpPage      bool
-	PublicAddress string          // "" when clients reach it where it listens
-	Rows          map[string]bool // nil is all
+	PublicAddress string // "" when clients reach it where it listens
+	// UDPAddress is what clients are told in the place of the address that they have connected to, of one family or both; a port of 0 is that
+	// which it is.
+	UDPAddress []netip.AddrPort
+	Rows       map[string]bool // nil is all
 }
 
 // Timeouts of a session; none of them means "default" any more.

@@ -15,6 +15,7 @@ import (
 	"polyport/internal/egress"
 	"polyport/internal/relay"
 	"polyport/internal/target"
+	"polyport/internal/udprelay"
 	"polyport/internal/upstream"
 	"polyport/mux"
 )
@@ -34,29 +35,31 @@ type Retirer interface{ Retire() }
 // Session is one use of the proxy by one client. It belongs to the goroutine
 // that serves it; only the Manager may look at it from elsewhere, through atomics.
 type Session struct {
-	manager   *Manager
-	runtime   *Runtime
-	listener  Listener
-	handler   Handler // of the row; nil is none
-	conn      *mux.Conn
-	record    Record
-	identity  auth.Identity
-	asked     asked
-	grant     *grant                 // nil until a second exchange asks
-	again     bool                   // this is not the first exchange of the connection
-	finished  bool                   // the connection no longer counts as unfinished
-	target    net.Conn               // what Relay was given
-	leaving   bool                   // LeaveLoop was called
-	carried   any                    // what LeaveLoop or Stream was given
-	certified *certified             // by the client's certificate; nil outside TLS
-	injecting bool                   // Inject was called
-	inner     string                 // with this row
-	within    ID                     // the session of the connection that this is a stream of
-	stream    uint32                 // its number there; 0 for none
-	drain     atomic.Pointer[func()] // what OnDrain was given
-	ended     bool                   // the record is closed
-	idle      atomic.Bool            // between two exchanges
-	tunnel    atomic.Pointer[relay.Tunnel]
+	manager     *Manager
+	runtime     *Runtime
+	listener    Listener
+	handler     Handler // of the row; nil is none
+	conn        *mux.Conn
+	record      Record
+	identity    auth.Identity
+	asked       asked
+	grant       *grant                 // nil until a second exchange asks
+	again       bool                   // this is not the first exchange of the connection
+	finished    bool                   // the connection no longer counts as unfinished
+	target      net.Conn               // what Relay was given
+	leaving     bool                   // LeaveLoop was called
+	carried     any                    // what LeaveLoop or Stream was given
+	certified   *certified             // by the client's certificate; nil outside TLS
+	injecting   bool                   // Inject was called
+	inner       string                 // with this row
+	within      ID                     // the session of the connection that this is a stream of
+	stream      uint32                 // its number there; 0 for none
+	drain       atomic.Pointer[func()] // what OnDrain was given
+	ended       bool                   // the record is closed
+	idle        atomic.Bool            // between two exchanges
+	tunnel      atomic.Pointer[relay.Tunnel]
+	association *udprelay.Association // what Associate has opened; nil is none
+	dissociated atomic.Bool
 }
 
 // asked is the target that was asked for last: one client mostly asks for the same again.

@@ -47,8 +47,9 @@ type dialled struct {
 	closed bool
 }
 
-func (d *dialled) LocalAddr() net.Addr { return d.local }
-func (d *dialled) Close() error        { d.closed = true; return nil }
+func (d *dialled) LocalAddr() net.Addr  { return d.local }
+func (d *dialled) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(198, 51, 100, 7), Port: 20} }
+func (d *dialled) Close() error         { d.closed = true; return nil }
 
 // conversing is a session that answers as a test wants it to and keeps what it was told.
 type conversing struct {
@@ -62,6 +63,8 @@ type conversing struct {
 	status                          int
 	events                          []string // in order: what was asked, and each write to the client
 	relayed                         net.Conn
+
+	binding
 }
 
 // converse makes a session of a client that sends what r holds, of which the
@@ -114,7 +117,9 @@ func (s *conversing) flush() {
 
 // serve runs the handler and returns all that happened.
 func (s *conversing) serve() (events []string, err error) {
-	err = serve(context.Background(), s)
+	if err = serve(context.Background(), s); s.carried != nil {
+		err = serve(context.Background(), s)
+	}
 	s.flush()
 	return s.events, err
 }

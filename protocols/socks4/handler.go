@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"polyport/internal/egress"
@@ -27,20 +28,26 @@ type conversation interface {
 	Established()
 	Dial(context.Context, *egress.Permit) (net.Conn, error)
 	Relay(target net.Conn)
+	binder
 }
 
 // serve speaks the protocol: one request, one reply.
 func serve(ctx context.Context, s conversation) error {
+	if req, ok := s.Carried().(socks.Request4); ok {
+		return bind(ctx, s, req)
+	}
 	req, err := read(s)
 	if err != nil {
 		return refuse(s, err)
+	}
+	if req.Command == socks.Bind {
+		return beginBind(ctx, s, req)
 	}
 	conn, err := open(ctx, s, req)
 	if err != nil {
 		return refuse(s, err)
 	}
-	s.SetStatus(int(socks.Granted))
-	if err := answer(s, socks.Reply4{Code: socks.Granted, Bound: socks.Bound(conn)}); err != nil {
+	if err := grant(s, socks.Bound(conn)); err != nil {
 		_ = conn.Close()
 		return err
 	}
@@ -69,30 +76,26 @@ func read(s conversation) (socks.Request4, error) {
 
 // open authorizes and dials.
 func open(ctx context.Context, s conversation, req socks.Request4) (net.Conn, error) {
-	if req.Command != socks.Connect {
-		return nil, &refusal{
-			socks.Rejected, requestError,
-			fmt.Errorf("the client asked for the SOCKS4 command %v to %q; only CONNECT is served", req.Command, req.Target),
-		}
-	}
 	t, err := target.New(req.Target.Host(), req.Target.Port)
 	if err != nil {
 		return nil, &refusal{socks.Rejected, requestError, fmt.Errorf("the SOCKS4 request cannot be followed: %w", err)}
 	}
 	permit, err := s.Authorize(ctx, t)
 	if err != nil {
-		code := codeFor(err)
-		if code == socks.WrongIdentity {
-			err = fmt.Errorf("SOCKS4 carries no password; use SOCKS5, or a rule with anonymous = true: %w", err)
-		}
-		return nil, &refusal{code, "", err}
+		return nil, refusalFor(err)
 	}
 	s.Established() // dialling may outlast the handshake's deadline
 	conn, err := s.Dial(ctx, permit)
 	if err != nil {
-		return nil, &refusal{codeFor(err), "", err}
+		return nil, refusalFor(err)
 	}
 	return conn, nil
+}
+
+// grant is a successful reply with an address in DSTIP and DSTPORT.
+func grant(s conversation, bound netip.AddrPort) error {
+	s.SetStatus(int(socks.Granted))
+	return answer(s, socks.Reply4{Code: socks.Granted, Bound: bound})
 }
 
 // answer writes the reply in one piece, within a deadline of its own: that of the

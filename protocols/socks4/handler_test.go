@@ -75,7 +75,6 @@ func TestServe(t *testing.T) {
 			name: "nobody listens", sent: byAddress, setup: func(s *conversing) { s.dialed = refused },
 			want: append(success("198.51.100.7")[:3:3], rejected), status: 91,
 		},
-		{name: "BIND", sent: "\x04\x02\x00P\xc6\x33\x64\x07me\x00", want: []string{rejected}, userID: "me", status: 91, reason: requestError},
 		{name: "port 0", sent: "\x04\x01\x00\x00\xc6\x33\x64\x07\x00", want: []string{rejected}, status: 91, reason: requestError},
 		{name: "a name that cannot exist", sent: "\x04\x01\x00P\x00\x00\x00\x01\x00a..b\x00", want: []string{rejected}, version: "SOCKS4a", status: 91, reason: requestError},
 		{name: "no name", sent: "\x04\x01\x00P\x00\x00\x00\x01\x00\x00", status: -1, reason: requestError},
@@ -164,7 +163,6 @@ func TestServeErrorsSayWhatToDo(t *testing.T) {
 		{"no user", byName, func(s *conversing) {
 			s.authorizeErr = &egress.Error{Decision: acl.Decision{Action: acl.Challenge}, Err: egress.ErrChallenge}
 		}, "use SOCKS5, or a rule with anonymous = true"},
-		{"BIND", "\x04\x02\x00P\xc6\x33\x64\x07\x00", func(*conversing) {}, "only CONNECT is served"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := converse(strings.NewReader(tt.sent), "")
@@ -177,7 +175,7 @@ func TestServeErrorsSayWhatToDo(t *testing.T) {
 }
 
 func TestServeWriteFails(t *testing.T) {
-	refusal := converse(strings.NewReader("\x04\x02\x00P\xc6\x33\x64\x07\x00"), "")
+	refusal := converse(strings.NewReader("\x04\x01\x00\x00\xc6\x33\x64\x07\x00"), "")
 	refusal.client.writeErr = io.ErrClosedPipe
 	if _, err := refusal.serve(); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("serve = %v, want %v", err, io.ErrClosedPipe)

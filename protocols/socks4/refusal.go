@@ -2,6 +2,7 @@ package socks4
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -30,6 +31,15 @@ func (r *refusal) Error() string { return r.err.Error() }
 
 // Unwrap returns the cause.
 func (r *refusal) Unwrap() error { return r.err }
+
+// refusalFor refuses for an error of package egress, whose reason the session has noted.
+func refusalFor(err error) *refusal {
+	code := codeFor(err)
+	if code == socks.WrongIdentity {
+		err = fmt.Errorf("SOCKS4 carries no password; use SOCKS5, or a rule with anonymous = true: %w", err)
+	}
+	return &refusal{code, "", err}
+}
 
 // reasonFor names what went wrong before there was anything to answer.
 func reasonFor(err error) string {

@@ -1,6 +1,6 @@
 // Package socks4 serves SOCKS version 4 clients ("SOCKS: A protocol for TCP proxy across
-// firewalls", Ying-Da Lee) and those of its extension 4a, which send names. CONNECT is
-// the one command; BIND is rejected. The protocol carries no password: USERID goes into
+// firewalls", Ying-Da Lee) and those of its extension 4a, which send names. CONNECT
+// and BIND are served. The protocol carries no password: USERID goes into
 // the log and is never believed, and no identd is asked. It only speaks the protocol: policy
 // and dialling belong to the session.
 package socks4

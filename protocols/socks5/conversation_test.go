@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"time"
 
 	"polyport/internal/auth"
@@ -48,23 +49,27 @@ type dialled struct {
 	closed bool
 }
 
-func (d *dialled) LocalAddr() net.Addr { return d.local }
-func (d *dialled) Close() error        { d.closed = true; return nil }
+func (d *dialled) LocalAddr() net.Addr  { return d.local }
+func (d *dialled) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(198, 51, 100, 7), Port: 20} }
+func (d *dialled) Close() error         { d.closed = true; return nil }
 
 // conversing is a session that answers as a test wants it to and keeps what it was told.
 type conversing struct {
 	client *client
 	conn   *mux.Conn
 
-	anonymous, password           bool
-	authErr, authorizeErr, dialed error
-	target                        *dialled
+	anonymous, password                         bool
+	authErr, authorizeErr, dialed, associateErr error
+	target                                      *dialled
+	associated                                  netip.AddrPort // where its datagrams go
 
 	version, method, reason string
 	status                  int
 	credentials             auth.Credentials
 	events                  []string // in order: what was asked, and each write to the client
 	relayed                 net.Conn
+
+	binding
 }
 
 // converse makes a session of a client that sends what r holds, of which the
@@ -73,7 +78,8 @@ func converse(r io.Reader, prefix string) *conversing {
 	c := &client{Reader: r}
 	return &conversing{
 		client: c, conn: mux.NewConn(c, "main", "socks5", []byte(prefix)), anonymous: true,
-		target: &dialled{local: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 10), Port: 0x1234}},
+		target:     &dialled{local: &net.TCPAddr{IP: net.IPv4(192, 0, 2, 10), Port: 0x1234}},
+		associated: netip.MustParseAddrPort("192.0.2.10:7659"),
 	}
 }
 
@@ -123,7 +129,9 @@ func (s *conversing) flush() {
 
 // serve runs the handler and returns all that happened.
 func (s *conversing) serve() (events []string, err error) {
-	err = serve(context.Background(), s)
+	if err = serve(context.Background(), s); s.carried != nil {
+		err = serve(context.Background(), s)
+	}
 	s.flush()
 	return s.events, err
 }
@@ -135,4 +143,12 @@ func (s *conversing) unread() string {
 		return err.Error()
 	}
 	return string(bytes.TrimSpace(b))
+}
+
+func (s *conversing) Associate(from netip.AddrPort) (netip.AddrPort, error) {
+	s.note("associate " + from.String())
+	if s.associateErr != nil {
+		return netip.AddrPort{}, s.associateErr
+	}
+	return s.associated, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"polyport/internal/auth"
@@ -29,14 +30,25 @@ type conversation interface {
 	Established()
 	Dial(context.Context, *egress.Permit) (net.Conn, error)
 	Relay(target net.Conn)
+	Associate(from netip.AddrPort) (bound netip.AddrPort, err error)
+	binder
 }
 
 // serve speaks the protocol from the greeting to the reply.
 func serve(ctx context.Context, s conversation) error {
+	if req, ok := s.Carried().(socks.Request5); ok {
+		return bind(ctx, s, req)
+	}
 	s.SetVersion("SOCKS5")
 	req, err := negotiate(ctx, s)
 	if err != nil {
 		return refuse(s, err)
+	}
+	switch req.Command {
+	case socks.Bind:
+		return beginBind(ctx, s, req)
+	case socks.UDPAssociate:
+		return associate(s, req)
 	}
 	conn, err := open(ctx, s, req)
 	if err != nil {
@@ -119,7 +131,7 @@ func open(ctx context.Context, s conversation, req socks.Request5) (net.Conn, er
 	s.SetMethod(req.Command.String())
 	if req.Command != socks.Connect {
 		return nil, refuseWith(socks.CommandNotSupported, requestError,
-			fmt.Errorf("the client asked for the SOCKS5 command %v to %q; only CONNECT is served", req.Command, req.Target))
+			fmt.Errorf("the client asked for the SOCKS5 command %v to %q; only CONNECT, BIND and UDP ASSOCIATE are served", req.Command, req.Target))
 	}
 	t, err := target.New(req.Target.Host(), req.Target.Port)
 	if err != nil {
@@ -140,7 +152,11 @@ func open(ctx context.Context, s conversation, req socks.Request5) (net.Conn, er
 
 // succeed tells the client that the target has answered, and from which address of ours it is reached.
 func succeed(s conversation, conn net.Conn) error {
-	bound := socks.Bound(conn)
+	return succeedAt(s, socks.Bound(conn))
+}
+
+// succeedAt is a successful reply with an address in BND.ADDR and BND.PORT.
+func succeedAt(s conversation, bound netip.AddrPort) error {
 	s.SetStatus(int(socks.Succeeded))
 	return answer(s, reply(socks.Succeeded, socks.Address{IP: bound.Addr(), Port: bound.Port()}))
 }

@@ -14,6 +14,7 @@ import (
 	"polyport/internal/auth"
 	"polyport/internal/egress"
 	"polyport/internal/socks"
+	"polyport/internal/udprelay"
 )
 
 // What clients send.
@@ -89,8 +90,6 @@ func TestServe(t *testing.T) {
 			name: "nobody listens", sent: hello + byName, setup: func(s *conversing) { s.dialed = refused },
 			want: append(success("example.com")[:4:4], "write 05050001000000000000"), status: 5,
 		},
-		{name: "BIND", sent: hello + "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00", want: []string{"write 0500", "write 05070001000000000000"}, status: 7, reason: requestError},
-		{name: "UDP ASSOCIATE", sent: hello + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", want: []string{"write 0500", "write 05070001000000000000"}, status: 7, reason: requestError},
 		{name: "an unknown command", sent: hello + "\x05\xf0\x00\x03\x01a\x00\x00", want: []string{"write 0500", "write 05070001000000000000"}, status: 7, reason: requestError},
 		{name: "an unknown address type", sent: hello + "\x05\x01\x00\x02", want: []string{"write 0500", "write 05080001000000000000"}, status: 8, reason: requestError},
 		{name: "port 0", sent: hello + "\x05\x01\x00\x01\xc6\x33\x64\x07\x00\x00", want: []string{"write 0500", "write 05040001000000000000"}, status: 4, reason: requestError},
@@ -176,7 +175,10 @@ func TestServeErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 	}{
 		{"no user", hello, users, "give the SOCKS5 client a user name and a password"},
 		{"no users", helloOnly, func(*conversing) {}, "leave the user name out, or write [auth]"},
-		{"UDP", hello + "\x05\x03\x00\x01\x00\x00\x00\x00\x00\x00", func(*conversing) {}, "only CONNECT is served"},
+		{"an unknown command", hello + "\x05\xf0\x00\x01\x00\x00\x00\x00\x00\x00", func(*conversing) {}, "only CONNECT, BIND and UDP ASSOCIATE are served"},
+		{"no UDP", hello + udpAnything, func(s *conversing) { s.associateErr = udprelay.ErrUnsupported }, "the client asked for UDP ASSOCIATE: UDP is not served on this listener"},
+		{"too many", hello + udpAnything, func(s *conversing) { s.associateErr = udprelay.ErrTooMany }, "[udp] associations says how many there may be"},
+		{"another user's", hello + udpAnything, func(s *conversing) { s.associateErr = udprelay.ErrAmbiguous }, "give each association a port of its own with [udp] ports"},
 		{"wrong password", helloUser + userPass, func(s *conversing) { users(s); s.authErr = auth.ErrBadCredentials }, auth.ErrBadCredentials.Error()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -101,6 +101,8 @@ func codeFor(err error) socks.Code5 {
 	switch e.Reason {
 	case egress.RequestDenied, egress.DestinationProhibited, egress.LoopDetected:
 		return socks.NotAllowed
+	case egress.ConfigurationError:
+		return socks.CommandNotSupported
 	case egress.DNSError, egress.DNSTimeout, egress.DestinationUnavailable:
 		return socks.HostUnreachable
 	case egress.DestinationUnroutable:

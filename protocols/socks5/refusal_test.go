@@ -33,6 +33,7 @@ func TestCodeFor(t *testing.T) {
 		{"timed out", because(egress.ConnectionTimeout, context.DeadlineExceeded), socks.TTLExpired},
 		{"reset", because(egress.ConnectionTerminated, syscall.ECONNRESET), socks.GeneralFailure},
 		{"out of descriptors", because(egress.LimitReached, syscall.EMFILE), socks.GeneralFailure},
+		{"BIND without ports", because(egress.ConfigurationError, egress.ErrNoBind), socks.CommandNotSupported},
 		{"a fault of ours", because(egress.InternalError, nil), socks.GeneralFailure},
 		{"any other error", io.ErrClosedPipe, socks.GeneralFailure},
 	} {

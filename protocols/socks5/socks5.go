@@ -1,6 +1,6 @@
 // Package socks5 serves SOCKS version 5 clients (RFC 1928) with optional
-// username/password authentication (RFC 1929). CONNECT is the one command; BIND and UDP
-// ASSOCIATE are answered "command not supported", and GSSAPI is never chosen.
+// username/password authentication (RFC 1929). CONNECT and BIND are its commands; UDP
+// ASSOCIATE is answered "command not supported", and GSSAPI is never chosen.
 // It only speaks the protocol: policy and dialling belong to the session.
 package socks5
 
