@@ -13,6 +13,7 @@ GOFUMPT    := $(TOOLS)/gofumpt
 STATIC     := $(TOOLS)/staticcheck
 PEBBLE     := $(TOOLS)/pebble $(TOOLS)/pebble-challtestsrv
 H2SPEC     := $(TOOLS)/h2spec
+PEERS      := $(TOOLS)/sing-box $(TOOLS)/xray/main
 VERSION    ?= dev
 FUZZTIME   ?= 5m
 BUILDAH    ?= buildah
@@ -51,7 +52,14 @@ $(PEBBLE):
 $(H2SPEC):
 	GOBIN=$(TOOLS) $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 
-bench:
+# Programs that the benchmark measures UDP beside.
+$(TOOLS)/sing-box:
+	GOBIN=$(TOOLS) CGO_ENABLED=0 $(GO) install github.com/sagernet/sing-box/cmd/sing-box@v1.14.1
+
+$(TOOLS)/xray/main:
+	GOBIN=$(TOOLS)/xray CGO_ENABLED=0 $(GO) install github.com/xtls/xray-core/main@v1.260327.0
+
+bench: $(PEERS)
 	@integration/install.sh bench/packages.txt
 	$(GO) run ./bench -out build/bench.jsonl -page docs/performance.md $(BENCH)
 

@@ -1,5 +1,6 @@
 // Command bench measures polyport beside haproxy, nginx, squid, microsocks,
-// tinyproxy and a bare relay, on loopback alone, and writes docs/performance.md.
+// tinyproxy, dante, sing-box, xray and a bare relay, on loopback alone, and
+// writes docs/performance.md.
 //
 //	go run ./bench [flags]                            a run
 //	go run ./bench report [-page FILE.md] FILE...     tables and page of earlier runs
@@ -61,7 +62,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	return run(ctx, o, stdout, stderr)
 }
 
-// serveOrigin serves tunnels and HTTP on two addresses until the context ends.
+// serveOrigin serves tunnels and HTTP on two addresses, and datagrams on the
+// first, until the context ends.
 func serveOrigin(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("origin wants two addresses, for tunnels and for HTTP")
@@ -78,6 +80,12 @@ func serveOrigin(ctx context.Context, args []string) error {
 		defer l.Close()
 		go serve(l)
 	}
+	c, err := origin.ListenUDP(args[0])
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	go s.ServeUDP(c)
 	<-ctx.Done()
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -117,6 +118,54 @@ func TestARunMeasuresTheYardstickOfTLS(t *testing.T) {
 	}
 }
 
+func TestARunMeasuresUDP(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the benchmark reads /proc")
+	}
+	out := filepath.Join(t.TempDir(), "out.jsonl")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-only", "copy,gotls", "-work", "udp,udpidle", "-rounds", "2", "-dur", "20ms", "-retries", "0", "-associations", "50", "-port", freePort(t), "-out", out}
+	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	_, all, err := measure.ReadFiles([]string{out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, m := range all {
+		count[m.Name+" "+m.Work]++
+		if m.Errors > 0 {
+			t.Errorf("%s", summary(m))
+		}
+		if m.Work == measure.UDPIdle && m.Metrics[measure.Opened] != 50 {
+			t.Errorf("%s", summary(m))
+		}
+	}
+	if want := map[string]int{"direct udp": 40, "copy udp": 20, "copy udpidle": 2}; !maps.Equal(count, want) {
+		t.Errorf("measured %v, want %v", count, want)
+	}
+}
+
+func TestFittingAssociations(t *testing.T) {
+	tests := []struct {
+		n     int
+		limit uint64
+		want  int
+	}{
+		{10000, 1 << 20, 10000},
+		{10000, 31000, 10000},
+		{10000, 20000, 6333},
+		{10, 20000, 10},
+		{10, 500, 0},
+	}
+	for _, tt := range tests {
+		if got := fittingAssociations(tt.n, tt.limit); got != tt.want {
+			t.Errorf("fittingAssociations(%d, %d) = %d, want %d", tt.n, tt.limit, got, tt.want)
+		}
+	}
+}
+
 // reportOf makes a page of a file.
 func reportOf(t *testing.T, file string) {
 	t.Helper()
@@ -149,11 +198,11 @@ func TestAnInterruptedRunEnds(t *testing.T) {
 }
 
 func TestOptionsNameEveryFault(t *testing.T) {
-	_, err := parseOptions([]string{"-rounds", "0", "-dur", "2h", "-only", "squib", "-work", "nap", "-protos", "ftp", "-port", "80"}, io.Discard)
+	_, err := parseOptions([]string{"-rounds", "0", "-dur", "2h", "-only", "squib", "-work", "nap", "-protos", "ftp", "-port", "80", "-associations", "1"}, io.Discard)
 	if err == nil {
 		t.Fatal("nonsense is accepted")
 	}
-	for _, want := range []string{"-rounds 0", "-dur 2h", "-only squib", "-work nap", "-protos ftp", "-port 80"} {
+	for _, want := range []string{"-rounds 0", "-dur 2h", "-only squib", "-work nap", "-protos ftp", "-port 80", "-associations 1"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\nlacks %q", err, want)
 		}

@@ -16,6 +16,7 @@ import (
 // options of a run.
 type options struct {
 	rounds, retries, port int
+	associations          int
 	window, most          time.Duration
 	only, works, protos   []string
 	out, page             string
@@ -35,9 +36,10 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.rounds, "rounds", 3, "rounds, 1 to 20")
 	fs.IntVar(&o.retries, "retries", 2, "how often to measure again when others were busy, 0 to 5")
 	fs.DurationVar(&o.window, "dur", 1500*time.Millisecond, "time of one measurement, 10ms to 1m")
+	fs.IntVar(&o.associations, "associations", 10000, "UDP associations at rest, 10 to 20000")
 	fs.DurationVar(&o.most, "most", 30*time.Minute, "after this time nothing is measured again")
 	fs.IntVar(&o.port, "port", 15000, "the first of 80 ports on 127.0.0.1 that are used")
-	fs.StringVar(&only, "only", "", "these programs alone: polyport,haproxy,haproxy-splice,nginx,squid,microsocks,tinyproxy,copy,gotls")
+	fs.StringVar(&only, "only", "", "these programs alone: polyport,haproxy,haproxy-splice,nginx,squid,microsocks,tinyproxy,dante,sing-box,xray,copy,gotls")
 	fs.StringVar(&works, "work", strings.Join(measure.Workloads, ","), "workloads")
 	fs.StringVar(&protos, "protos", strings.Join(measure.Protocols, ","), "protocols that polyport's tunnels are made by")
 	fs.StringVar(&o.out, "out", "build/bench.jsonl", "file for the measurements, a line of JSON each")
@@ -72,12 +74,13 @@ func (o options) validate() error {
 	}
 	within("rounds", o.rounds, 1, 20)
 	within("retries", o.retries, 0, 5)
+	within("associations", o.associations, 10, 20000)
 	within("port", o.port, 1024, 65000)
 	if o.window < 10*time.Millisecond || o.window > time.Minute {
 		errs = append(errs, fmt.Errorf("-dur %v: it has to be 10ms to 1m", o.window))
 	}
 	var names []string
-	for _, p := range peer.Table("", "") {
+	for _, p := range peer.Table("", "", "") {
 		names = append(names, p.Name)
 	}
 	known := func(name string, given, all []string) {

@@ -25,12 +25,15 @@ const (
 const afterResume = 50 * time.Millisecond
 
 // apart are the workloads for which each program gets a fresh process.
-var apart = []string{measure.Idle, measure.BusyIdle}
+var apart = []string{measure.Idle, measure.BusyIdle, measure.UDPIdle}
 
 // round goes over all workloads once.
 func (s *session) round(ctx context.Context, n int) error {
 	order := slices.Concat(s.programs[(n-1)*3%len(s.programs):], s.programs[:(n-1)*3%len(s.programs)])
 	for _, work := range apart {
+		if work == measure.UDPIdle && n > 1 {
+			continue // opening thousands takes long, and memory is the same in each round
+		}
 		if slices.Contains(s.opts.works, work) {
 			if err := s.apart(ctx, work, n, order); err != nil {
 				return err
@@ -48,7 +51,7 @@ func (s *session) apart(ctx context.Context, work string, round int, order []pee
 		}
 	}
 	for _, p := range order {
-		if len(p.Only) > 0 && !slices.Contains(p.Only, work) {
+		if !p.TakesPart(work) {
 			continue
 		}
 		if err := s.fresh(ctx, p, work, round); err != nil {
@@ -116,7 +119,7 @@ func (s *session) interleave(ctx context.Context, work string, round int, all []
 				return err
 			}
 		}
-		if len(r.Program.Only) > 0 && !slices.Contains(r.Program.Only, work) {
+		if !r.Program.TakesPart(work) {
 			continue
 		}
 		r.Resume()
@@ -146,6 +149,7 @@ func (s *session) check(r *peer.Process, round int) error {
 // protosFor are the protocols by which a program is measured.
 func (s *session) protosFor(r *peer.Process, work string) []string {
 	ofTLS := work == measure.Handshakes || work == measure.TLSBulk
+	ofUDP := work == measure.UDP || work == measure.UDPIdle
 	switch {
 	case r == nil && ofTLS: // the origin speaks no TLS
 		return nil
@@ -154,6 +158,8 @@ func (s *session) protosFor(r *peer.Process, work string) []string {
 	}
 	p := r.Program
 	switch {
+	case ofUDP:
+		return p.Speaks(measure.Socks5UDP)
 	case work == measure.Handshakes:
 		return p.Speaks(measure.Raw, measure.RawTLS, measure.ConnectTLS)
 	case work == measure.TLSBulk && p.Ports[measure.ConnectTLS] != 0:
@@ -241,7 +247,7 @@ func summary(m measure.Measurement) string {
 		parts = append(parts, fmt.Sprintf("%s=%.4g", name, v))
 	}
 	sort.Strings(parts)
-	s := fmt.Sprintf("%-14s %-8s %-8s %-6s %s", m.Name, m.Proto, m.Work, m.Variant, strings.Join(parts, " "))
+	s := fmt.Sprintf("%-14s %-11s %-10s %-6s %s", m.Name, m.Proto, m.Work, m.Variant, strings.Join(parts, " "))
 	if m.Errors > 0 {
 		s += fmt.Sprintf(" ERRORS=%d (%s)", m.Errors, m.FirstErr)
 	}

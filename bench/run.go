@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -30,8 +31,10 @@ type session struct {
 	programs []peer.Program
 	origin   *peer.Process
 	account  *peer.Account // of programs beside idle tunnels; nil is our own
-	out      io.Writer
-	log      io.Writer
+	// associations are those of the options that the limit on open files has room for.
+	associations int
+	out          io.Writer
+	log          io.Writer
 }
 
 // run measures everything and writes tables, and the page if the run is whole.
@@ -102,14 +105,20 @@ func (s *session) measure(ctx context.Context) (err error) {
 
 // prepare finds programs, builds polyport and looks for free ports.
 func (s *session) prepare(ctx context.Context, dir string) error {
-	if err := raiseDescriptors(); err != nil {
+	limit, err := raiseDescriptors()
+	if err != nil {
 		return err
 	}
+	s.associations = fittingAssociations(s.opts.associations, limit)
 	if err := os.Chmod(dir, 0o755); err != nil { // accounts without rights start programs from here
 		return err
 	}
 	polyport, self := filepath.Join(dir, "polyport-bin"), filepath.Join(dir, "bench-bin")
-	for _, p := range peer.Table(polyport, self) {
+	module, err := moduleFolder(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range peer.Table(polyport, self, filepath.Join(module, ".tools")) {
 		if len(s.opts.only) == 0 || slices.Contains(s.opts.only, p.Name) {
 			s.programs = append(s.programs, p)
 		}
@@ -118,7 +127,7 @@ func (s *session) prepare(ctx context.Context, dir string) error {
 		return err
 	}
 	if s.programs[0].Name == "polyport" {
-		if err := build(ctx, polyport); err != nil {
+		if err := build(ctx, module, polyport); err != nil {
 			return err
 		}
 	}
@@ -174,14 +183,19 @@ func (s *session) originProgram() peer.Program {
 	}
 }
 
-// build makes the binary that is measured, from the module that we stand in.
-func build(ctx context.Context, to string) error {
-	mod, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
+// moduleFolder is that of the module that we stand in.
+func moduleFolder(ctx context.Context) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
-		return fmt.Errorf("find the module, run this inside the repository: %w", err)
+		return "", fmt.Errorf("find the module, run this inside the repository: %w", err)
 	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// build makes the binary that is measured.
+func build(ctx context.Context, module, to string) error {
 	c := exec.CommandContext(ctx, "go", "build", "-buildvcs=auto", "-o", to, ".")
-	c.Dir = string(mod[:len(mod)-1])
+	c.Dir = module
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("build polyport: %w\n%s", err, out)
@@ -203,21 +217,21 @@ func copySelf(to string) error {
 }
 
 // raiseDescriptors lifts the soft limit to the hard one, for what is started
-// from here too: Go would give back the old limit otherwise.
-func raiseDescriptors() error {
+// from here too: Go would give back the old limit otherwise. It returns the limit.
+func raiseDescriptors() (uint64, error) {
 	var l syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return err
+		return 0, err
 	}
 	l.Cur = l.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return fmt.Errorf("raise the limit on open files to %d: %w", l.Max, err)
+		return 0, fmt.Errorf("raise the limit on open files to %d: %w", l.Max, err)
 	}
 	const need = 19000 // six for each of 3,000 idle tunnels, and some more
 	if l.Max < need {
-		return fmt.Errorf("%d open files are not enough for 3,000 tunnels: raise the hard limit to %d (ulimit -Hn)", l.Max, need)
+		return 0, fmt.Errorf("%d open files are not enough for 3,000 tunnels: raise the hard limit to %d (ulimit -Hn)", l.Max, need)
 	}
-	return nil
+	return l.Max, nil
 }
 
 // describe says on what and with what the run is made.
@@ -242,8 +256,26 @@ func (s *session) describe(ctx context.Context) measure.Run {
 	default:
 		r.Limits = append(r.Limits, "The benchmark ran without root: all programs ran as the user who started it, none as an account of its own.")
 	}
+	if s.associations < s.opts.associations {
+		r.Limits = append(r.Limits, fmt.Sprintf("%d UDP associations at rest, not %d: the limit on open files has no room for more.", s.associations, s.opts.associations))
+	}
 	return r
 }
 
 // loadOptions are the options of every load.
-func (s *session) loadOptions() load.Options { return load.Options{Window: s.opts.window} }
+func (s *session) loadOptions() load.Options {
+	return load.Options{Window: s.opts.window, Associations: s.associations}
+}
+
+// descriptorsEach is how many open files an association takes where it takes
+// most: a connection and two sockets. The client's are one less.
+const descriptorsEach = 3
+
+// fittingAssociations is how many of n associations the limit on open files lets one process hold.
+func fittingAssociations(n int, limit uint64) int {
+	const spare = 1000
+	if limit < spare {
+		return 0
+	}
+	return int(min(uint64(n), (limit-spare)/descriptorsEach))
+}

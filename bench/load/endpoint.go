@@ -60,6 +60,8 @@ func tunnelRequest(proto string, target netip.AddrPort, serverName string) ([]by
 		return nil, nil
 	case "socks5":
 		return binary.BigEndian.AppendUint16(append([]byte{5, 1, 0, 1}, ip[:]...), port), nil
+	case measure.Socks5UDP:
+		return []byte{5, 3, 0, 1, 0, 0, 0, 0, 0, 0}, nil // the port is for the first datagram to tell
 	case "socks4":
 		return append(append(binary.BigEndian.AppendUint16([]byte{4, 1}, port), ip[:]...), 0), nil
 	case "socks4a":
@@ -140,16 +142,26 @@ func expect(r io.Reader, want []byte) error {
 
 // readSocks5Reply reads a reply with whatever address it carries (RFC 1928 section 6).
 func readSocks5Reply(r io.Reader) error {
+	_, err := readBound(r)
+	return err
+}
+
+// readBound reads a reply and returns its address, the zero value for a name.
+func readBound(r io.Reader) (netip.AddrPort, error) {
 	var b [262]byte
 	if _, err := io.ReadFull(r, b[:5]); err != nil {
-		return err
+		return netip.AddrPort{}, err
 	}
 	rest := map[byte]int{1: 3 + 2, 3: int(b[4]) + 2, 4: 15 + 2}[b[3]]
 	if b[1] != 0 || rest == 0 {
-		return fmt.Errorf("reply %d, address type %d", b[1], b[3])
+		return netip.AddrPort{}, fmt.Errorf("reply %d, address type %d", b[1], b[3])
 	}
-	_, err := io.ReadFull(r, b[:rest])
-	return err
+	if _, err := io.ReadFull(r, b[5:5+rest]); err != nil || b[3] == 3 {
+		return netip.AddrPort{}, err
+	}
+	address, port := b[4:3+rest], b[3+rest:5+rest]
+	ip, _ := netip.AddrFromSlice(address) // 4 or 16 octets
+	return netip.AddrPortFrom(ip.Unmap(), binary.BigEndian.Uint16(port)), nil
 }
 
 func readSocks4Reply(r io.Reader) error {

@@ -35,6 +35,8 @@ type Options struct {
 	Workers int           // clients that open tunnels [32]
 	Conns   int           // connections that ping, or that ask over HTTP [64]
 	Rest    time.Duration // that tunnels rest before memory is read [2 s]
+
+	Associations int // for UDP, at rest [10,000]
 }
 
 // withDefaults fills in zeros, and bounds the rest.
@@ -51,6 +53,7 @@ func (o Options) withDefaults() Options {
 	def(&o.Held, 2000)
 	def(&o.Workers, 32)
 	def(&o.Conns, 64)
+	def(&o.Associations, 10000)
 	if o.Window <= 0 {
 		o.Window = 1500 * time.Millisecond
 	}
@@ -142,6 +145,10 @@ func (l *Load) Run(work string) []measure.Measurement {
 		return []measure.Measurement{l.held()}
 	case measure.BusyIdle:
 		return l.busyIdle()
+	case measure.UDP:
+		return l.udp()
+	case measure.UDPIdle:
+		return l.udpIdle()
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func (still) Others() float64 { return 0 }
 func (still) Memory() Memory  { return Memory{} }
 
 // small keeps every workload under a second.
-var small = Options{Window: 50 * time.Millisecond, Idle: 20, Beside: 5, Held: 16, Workers: 4, Conns: 4, Verify: 300_000, Rest: 20 * time.Millisecond}
+var small = Options{Window: 50 * time.Millisecond, Idle: 20, Beside: 5, Held: 16, Workers: 4, Conns: 4, Verify: 300_000, Rest: 20 * time.Millisecond, Associations: 20}
 
 func listen(t *testing.T) net.Listener {
 	t.Helper()
@@ -42,7 +42,13 @@ func startOrigin(t *testing.T) (tunnels, web string) {
 		t.Fatal(err)
 	}
 	l, h := listen(t), listen(t)
+	u, err := origin.ListenUDP(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { u.Close() })
 	go s.Serve(l)
+	go s.ServeUDP(u)
 	go origin.ServeHTTP(h)
 	return l.Addr().String(), h.Addr().String()
 }
@@ -66,6 +72,9 @@ func TestWorkloads(t *testing.T) {
 		for _, work := range measure.Workloads {
 			if work == measure.HTTP && tt.proto != measure.Direct || work == measure.Handshakes || work == measure.TLSBulk {
 				continue
+			}
+			if work == measure.UDP || work == measure.UDPIdle {
+				continue // TestUDPWorkloads
 			}
 			t.Run(tt.name+"/"+work, func(t *testing.T) {
 				all := newLoad(t, tt.name, tt.proto).Run(work)

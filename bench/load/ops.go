@@ -104,7 +104,11 @@ func (l *Load) echoOnce(int) error {
 
 // Check makes one tunnel, or one exchange, and says what is wrong with it.
 func (l *Load) Check() error {
-	if l.end.Proto != "http" {
+	switch l.end.Proto {
+	case "http":
+	case measure.Socks5UDP:
+		return l.associateOnce(0)
+	default:
 		return l.echoOnce(0)
 	}
 	w := &webClient{end: l.end, request: l.end.webRequest(), buf: make([]byte, 8192), opened: new(atomic.Int64), life: opTimeout}
@@ -148,11 +152,11 @@ func (l *Load) alone() []measure.Measurement {
 	return []measure.Measurement{open, l.pingPong(measure.Alone, "ping", 1)}
 }
 
-// openMany opens up to n connections with all workers. Failed ones are counted
-// and left out; after many of them it stops.
-func (l *Load) openMany(n int, open func(i int) (*net.TCPConn, error)) []*net.TCPConn {
+// openMany opens up to n connections, or what holds some, with all workers.
+// Failed ones are counted and left out; after many of them it stops.
+func openMany[T any](l *Load, n int, open func(i int) (T, error)) []T {
 	var mu sync.Mutex
-	var all []*net.TCPConn
+	var all []T
 	var next, failed atomic.Int64
 	var busy sync.WaitGroup
 	for range l.opts.Workers {

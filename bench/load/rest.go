@@ -23,7 +23,7 @@ func (l *Load) idle() measure.Measurement {
 	}
 	time.Sleep(l.warmUp())
 	before := l.meter.Memory()
-	conns := l.openMany(l.opts.Idle, l.openRested)
+	conns := openMany(l, l.opts.Idle, l.openRested)
 	defer func() { closeAll(conns) }()
 	m := map[string]float64{measure.Opened: float64(len(conns))}
 	if len(conns) < l.opts.Idle*9/10 {
@@ -87,7 +87,7 @@ func (l *Load) busyIdle() []measure.Measurement {
 	for _, n := range counts {
 		own = append(own, l.transfer(down, n)[measure.CPUPerGB])
 	}
-	conns := l.openMany(l.opts.Beside, l.openRested)
+	conns := openMany(l, l.opts.Beside, l.openRested)
 	defer func() { closeAll(conns) }()
 	time.Sleep(l.opts.Rest / 4)
 	var all []measure.Measurement
@@ -113,7 +113,7 @@ const heldClients = 8
 func (l *Load) held() measure.Measurement {
 	without := l.operate(l.opts.Workers, l.echoOnce)
 	before := l.meter.Memory()
-	conns := l.openMany(l.opts.Held, l.openHeld)
+	conns := openMany(l, l.opts.Held, l.openHeld)
 	time.Sleep(l.warmUp())
 	after := l.meter.Memory()
 	m := l.operate(l.opts.Workers, l.echoOnce)

@@ -36,4 +36,19 @@ func TestNothingLeavesTheMachine(t *testing.T) {
 		c.Close()
 		t.Error("Dial left the machine")
 	}
+	here, there := netip.MustParseAddrPort("127.0.0.1:0"), netip.MustParseAddrPort("192.0.2.1:80")
+	if c, err := ListenUDP("0.0.0.0:0"); err == nil {
+		c.Close()
+		t.Error("ListenUDP opened all addresses")
+	}
+	for _, ends := range [][2]netip.AddrPort{{here, there}, {there, here}} {
+		if c, err := DialUDP(ends[0], ends[1]); err == nil {
+			c.Close()
+			t.Errorf("DialUDP went from %s to %s", ends[0], ends[1])
+		}
+		if c, err := DialFrom(ends[0].Addr(), ends[1]); err == nil {
+			c.Close()
+			t.Errorf("DialFrom went from %s to %s", ends[0], ends[1])
+		}
+	}
 }

@@ -27,10 +27,12 @@ const (
 	TLSBulk    = "tlsbulk"
 	Held       = "held"
 	BusyIdle   = "busyidle"
+	UDP        = "udp"
+	UDPIdle    = "udpidle"
 )
 
 // Workloads are all of them.
-var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Handshakes, TLSBulk, Held, BusyIdle}
+var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Handshakes, TLSBulk, Held, BusyIdle, UDP, UDPIdle}
 
 // Protocols that make a tunnel, as polyport's own rows are called.
 var Protocols = []string{"socks5", "socks4", "socks4a", "connect", "tls"}
@@ -40,6 +42,15 @@ const (
 	Raw        = "raw"         // what the client sends goes to the origin as it is, without TLS
 	RawTLS     = "raw-tls"     // the same, in TLS
 	ConnectTLS = "connect-tls" // HTTP CONNECT in TLS
+)
+
+// Socks5UDP is the protocol of the workloads with datagrams: SOCKS5 UDP ASSOCIATE (RFC 1928 section 7).
+const Socks5UDP = "socks5-udp"
+
+// Variants of UDPIdle.
+const (
+	Silent   = "silent"   // no datagram has been sent yet
+	Answered = "answered" // one was, and its answer has come: the client's port is known
 )
 
 // Variants of Handshakes.
@@ -76,6 +87,8 @@ const (
 	StillIn  = "still_held"     // held connections that were open at the end
 	OwnPerGB = "own_s_per_GB"   // CPUPerGB of the same process without idle tunnels
 	Bytes    = "bytes_verified" //
+	Offered  = "offered_per_s"  // datagrams that were sent
+	Lost     = "lost_share"     // of the datagrams that were sent, 0 to 1
 )
 
 // Measurement is one line of the file.

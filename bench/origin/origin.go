@@ -9,6 +9,7 @@
 //	P + u64  sends that many octets of the pattern
 //	V + u64  takes that many octets, then sends how many differ from the pattern (u64)
 //	C        sends how many octets U has taken on all tunnels (u64), and again after each octet
+//	N        sends how many datagrams were taken and how many of these were not right (2 u64), and again after each octet
 //
 // A TLS ClientHello in front of it is answered with a real ServerHello: what
 // routes by server name can be driven, and nobody pays for cryptography.
@@ -31,6 +32,8 @@ type Server struct {
 	hello []byte
 	taken atomic.Uint64
 	zeros []byte
+
+	datagrams, wrong atomic.Uint64 // that were taken
 }
 
 // New prepares an origin.
@@ -55,7 +58,9 @@ func (s *Server) serve(c *net.TCPConn) {
 	case 'E':
 		echo(c)
 	case 'C':
-		s.count(c)
+		count(c, &s.taken)
+	case 'N':
+		count(c, &s.datagrams, &s.wrong)
 	default:
 		var b [8]byte
 		if _, err := io.ReadFull(c, b[:]); err == nil {
@@ -99,11 +104,13 @@ func echo(c *net.TCPConn) {
 	}
 }
 
-func (s *Server) count(c *net.TCPConn) {
-	var b [8]byte
+func count(c *net.TCPConn, of ...*atomic.Uint64) {
 	for {
-		binary.BigEndian.PutUint64(b[:], s.taken.Load())
-		if _, err := c.Write(b[:]); err != nil {
+		var b []byte
+		for _, n := range of {
+			b = binary.BigEndian.AppendUint64(b, n.Load())
+		}
+		if _, err := c.Write(b); err != nil {
 			return
 		}
 		if _, err := io.ReadFull(c, b[:1]); err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -68,7 +69,7 @@ func TestProc(t *testing.T) {
 func TestConfigurationsAreWhole(t *testing.T) {
 	s := Site{Port: 15000, Origin: netip.MustParseAddrPort("127.0.0.1:15000"), Web: netip.MustParseAddrPort("127.0.0.1:15001")}
 	seen := map[int]string{}
-	for _, p := range Table("polyport", "bench") {
+	for _, p := range Table("polyport", "bench", "/tools") {
 		s.Dir = filepath.Join(t.TempDir(), p.Name)
 		args, err := p.prepare(s)
 		if err != nil {
@@ -105,6 +106,24 @@ func TestAMissingProgramNamesItsPackage(t *testing.T) {
 	_, err := Program{Name: "squid", Package: "squid-package", Binary: "polyport-bench-no-such-program"}.Find()
 	if err == nil || !strings.Contains(err.Error(), "squid-package") {
 		t.Errorf("Find = %v, want the package", err)
+	}
+}
+
+func TestAMissingToolNamesTheCommandThatBuildsIt(t *testing.T) {
+	p := Program{Name: "sing-box", Tool: true, Binary: filepath.Join(t.TempDir(), "sing-box")}
+	if _, err := p.Find(); err == nil || !strings.Contains(err.Error(), "make bench") {
+		t.Errorf("Find = %v, want the command", err)
+	}
+	if got := p.FindVersion(t.Context()); got != "unknown" {
+		t.Errorf("FindVersion = %q", got)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Binary = self
+	if got := p.FindVersion(t.Context()); !strings.Contains(got, runtime.Version()) {
+		t.Errorf("FindVersion = %q, want that of Go in it", got)
 	}
 }
 

@@ -4,6 +4,7 @@ package peer
 
 import (
 	"context"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
@@ -44,12 +45,22 @@ func (p Program) Find() (string, error) {
 	if err != nil && p.Package != "" {
 		return "", fmt.Errorf("%s is missing: install the Debian package %s, or leave it out with -only: %w", p.Name, p.Package, err)
 	}
+	if err != nil && p.Tool {
+		return "", fmt.Errorf("%s is missing: `make bench` builds it, or leave it out with -only: %w", p.Name, err)
+	}
 	return path, err
 }
 
-// FindVersion is the version of the program's Debian package, or what it says
-// itself, or "unknown".
+// FindVersion is the version of the program's Debian package or Go module, or
+// what it says itself, or "unknown".
 func (p Program) FindVersion(ctx context.Context) string {
+	if p.Tool {
+		info, err := buildinfo.ReadFile(p.Binary)
+		if err != nil {
+			return "unknown"
+		}
+		return info.Main.Version + " (" + info.GoVersion + ")"
+	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	argv := p.Version
@@ -122,7 +133,7 @@ func (p Program) prepare(s Site) ([]string, error) {
 			return nil, err
 		}
 	}
-	words := []string{"{conf}", file, "{port}", p.port(s), "{origin}", s.Origin.String(), "{certificate}", s.Certificate(), "{key}", s.Key()}
+	words := []string{"{conf}", file, "{dir}", s.Dir, "{port}", p.port(s), "{origin}", s.Origin.String(), "{certificate}", s.Certificate(), "{key}", s.Key()}
 	for proto := range p.Ports {
 		words = append(words, "{"+proto+"}", p.Address(s, proto))
 	}

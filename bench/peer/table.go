@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,7 +21,8 @@ type Program struct {
 	Package string // Debian package, "" for what is built here
 	Binary  string // a name in PATH or a path
 	Args    []string
-	Version []string // a command that prints its version, where no package has one
+	Tool    bool     // `make bench` builds it: its module is in the binary, and so its version
+	Version []string // a command that prints its version, where no package or module has one
 	Needs   string   // a file that it needs besides
 	Noisy   bool     // it says something of each connection: nobody keeps that
 	// Conf is the name of its configuration in conf/, a template with the fields of Site.
@@ -58,6 +60,9 @@ func (s Site) At(n int) string { return "127.0.0.1:" + strconv.Itoa(s.Port+n) }
 // PortAt is the number of the site's port n.
 func (s Site) PortAt(n int) int { return s.Port + n }
 
+// Root says whether programs are started with all rights, some of which then have to be told whom to become.
+func (s Site) Root() bool { return os.Geteuid() == 0 }
+
 // Ports of the benchmark itself, as those of programs added to the first one.
 const (
 	OriginPort = 0
@@ -68,14 +73,18 @@ const (
 // polyportPort serves all protocols.
 const polyportPort = 10
 
+// datagrams are the workloads of programs that are there for UDP ASSOCIATE alone.
+var datagrams = []string{"udp", "udpidle"}
+
 // Table is every program that can be measured. polyport is the binary built
-// for this run, self the benchmark's own.
-func Table(polyport, self string) []Program {
+// for this run, self the benchmark's own, and tools the folder where `make
+// bench` builds others.
+func Table(polyport, self, tools string) []Program {
 	const one = polyportPort
 	return []Program{
 		{
 			Name: "polyport", Binary: polyport, Version: []string{polyport, "version"}, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
-			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one, "raw": one, "raw-tls": one, "connect-tls": one},
+			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one, "raw": one, "raw-tls": one, "connect-tls": one, "socks5-udp": one},
 			Tunnel: "socks5", Note: "rules in force, access log into a file",
 		},
 		{
@@ -103,8 +112,20 @@ func Table(polyport, self string) []Program {
 			Ports: map[string]int{"connect": 60, "http": 60}, Tunnel: "connect", Note: "a thread for each connection, no log",
 		},
 		{
+			Name: "dante", Package: "dante-server", Binary: "danted", Args: []string{"-f", "{conf}", "-p", "{dir}/danted.pid"}, Conf: "danted.conf",
+			Ports: map[string]int{"socks5-udp": 55}, Tunnel: "socks5-udp", Only: datagrams, Note: "processes that it adds as associations come, no log; UDP ASSOCIATE alone",
+		},
+		{
+			Name: "sing-box", Tool: true, Binary: filepath.Join(tools, "sing-box"), Args: []string{"run", "-c", "{conf}"}, Conf: "sing-box.json",
+			Ports: map[string]int{"socks5-udp": 65}, Tunnel: "socks5-udp", Only: datagrams, Note: "goroutines, no log; UDP ASSOCIATE alone",
+		},
+		{
+			Name: "xray", Tool: true, Binary: filepath.Join(tools, "xray", "main"), Args: []string{"run", "-c", "{conf}"}, Conf: "xray.json",
+			Ports: map[string]int{"socks5-udp": 67}, Tunnel: "socks5-udp", Only: datagrams, Note: "goroutines, one UDP port for all, no log; UDP ASSOCIATE alone",
+		},
+		{
 			Name: "copy", Binary: self, Args: []string{"copy", "127.0.0.1:{port}"},
-			Ports: map[string]int{"socks5": 70}, Tunnel: "socks5", Note: "the yardstick: goroutines and `io.Copy`, no policy (`bench/yardstick`)",
+			Ports: map[string]int{"socks5": 70, "socks5-udp": 70}, Tunnel: "socks5", Note: "the yardstick: goroutines and `io.Copy`, or a datagram at a time; no policy (`bench/yardstick`)",
 		},
 		{
 			Name: "gotls", Binary: self, Args: []string{"gotls", "{raw}", "{raw-tls}", "{origin}", "{certificate}", "{key}"},
@@ -126,6 +147,12 @@ func (p Program) Address(s Site, proto string) string {
 // Speaks are those of the protocols that p serves.
 func (p Program) Speaks(protos ...string) []string {
 	return slices.DeleteFunc(protos, func(proto string) bool { return p.Ports[proto] == 0 })
+}
+
+// TakesPart says whether p is measured by a workload.
+func (p Program) TakesPart(work string) bool {
+	ofUDP := slices.Contains(datagrams, work)
+	return (len(p.Only) == 0 || slices.Contains(p.Only, work)) && (!ofUDP || p.Ports["socks5-udp"] != 0)
 }
 
 // port is the one that {port} stands for: that of the tunnel.

@@ -63,6 +63,16 @@ func sample() []measure.Measurement {
 			row("polyport", "connect-tls", measure.TLSBulk, "up", round, measure.Bytes, 1e8),
 			row("haproxy", "raw-tls", measure.TLSBulk, "down1", round, measure.GBps, .9, measure.CPUPerGB, .8),
 			row("haproxy", "raw-tls", measure.TLSBulk, "up8", round, measure.GBps, .8, measure.CPUPerGB, .9),
+			row("direct", "direct", measure.UDP, "echo64x1", round, measure.PerSec, 400000.),
+			row("polyport", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 240000., measure.CPU, 1.5, measure.Lost, 0.),
+			row("polyport", "socks5-udp", measure.UDP, "paced20000", round, measure.PerSec, 19800., measure.CPU, 6., measure.Offered, 20000., measure.Lost, .01),
+			row("dante", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 100000., measure.CPU, 4.),
+			row("dante", "socks5-udp", measure.UDP, "paced20000", round, measure.PerSec, 20000., measure.CPU, 9.),
+			row("sing-box", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 120000., measure.CPU, 3.),
+			row("sing-box", "socks5-udp", measure.UDP, "paced20000", round, measure.PerSec, 20000., measure.CPU, 5.),
+			row("copy", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 200000., measure.CPU, 2.),
+			row("polyport", "socks5-udp", measure.UDPIdle, measure.Silent, round, measure.PSS, 2048., measure.FDs, 1., measure.Opened, 10000.),
+			row("polyport", "socks5-udp", measure.UDPIdle, measure.Answered, round, measure.PSS, 3072., measure.FDs, 2., measure.Opened, 10000.),
 		)
 	}
 	return all
@@ -167,6 +177,25 @@ func TestVerdictsOnTLS(t *testing.T) {
 	} {
 		if got[work] != want {
 			t.Errorf("%s: %q, want %q", work, got[work], want)
+		}
+	}
+}
+
+func TestVerdictsOnUDP(t *testing.T) {
+	got := map[string]string{}
+	for _, v := range Verdicts(NewData(sample())) {
+		if what := v.Work + ", " + v.What; got[what] == "" { // the first of its name
+			got[what] = v.Figure + " " + v.Result + " " + v.From
+		}
+	}
+	for what, want := range map[string]string{
+		"UDP echo, 64 and 1,200 bytes, 1 and 8 associations, per second, × the best of dante, sing-box and xray": "2 goal socks5-udp echo64x1", // not that of paced20000
+		", per second, × copy": "1.20 holds socks5-udp echo64x1",
+		"UDP, echoed and at fixed rates, CPU per datagram, × the lowest of all others": "1.20 misses socks5-udp paced20000",
+		"idle UDP association, silent and answered, PSS, KiB":                          "3 goal socks5-udp answered",
+	} {
+		if got[what] != want {
+			t.Errorf("%s: %q, want %q", what, got[what], want)
 		}
 	}
 }

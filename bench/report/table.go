@@ -56,6 +56,19 @@ var layouts = []layout{
 	{measure.Held, "Good clients beside 2,000 held connections", measure.PerSec, []column{
 		{measure.PerSec, "per second", 1}, {measure.Kept, "× without", 1}, {measure.P99, "p99 µs", 1}, {measure.PSS, "PSS KB each", 1000}, {measure.Opened, "held", 1}, {measure.StillIn, "at the end", 1},
 	}, false},
+	{measure.UDP, "UDP through SOCKS5 UDP ASSOCIATE: bytes × associations echoed, or 1,200 bytes one way at a fixed rate", measure.PerSec, []column{
+		{measure.PerSec, "arrive per second", 1}, {measure.Offered, "sent per second", 1}, {measure.Lost, "lost %", .01}, {measure.CPU, "CPU µs per datagram", 1},
+	}, true},
+	{measure.UDPIdle, "Idle UDP associations, each", measure.PSS, []column{
+		{measure.PSS, "PSS KiB", 1024},
+		{measure.RSS, "RSS KiB", 1024},
+		{measure.Kernel, "kernel KiB", 1024},
+		{measure.FDs, "descriptors", 1},
+		{measure.Threads, "threads in all", 1},
+		{measure.Procs, "processes in all", 1},
+		{measure.IdleCPU, "cores in all", 1},
+		{measure.Opened, "associations", 1},
+	}, false},
 	{measure.Verify, "Bytes compared with what was sent", measure.Bytes, []column{{measure.Bytes, "MB right", 1e6}}, false},
 }
 

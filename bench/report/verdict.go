@@ -117,6 +117,12 @@ var criteria = []criterion{
 	{"TLS handshakes, resumed", "per second, × haproxy", least(.8), least(1), variant(measure.Resumed, against(measure.Handshakes, measure.PerSec, []string{measure.RawTLS}, "haproxy"))},
 	{"TLS handshakes, both, with nothing inside", "CPU each, × gotls", most(1.1), most(1.1), handshakeCPU},
 	{"bulk through TLS, 1 and 8 tunnels, both directions", "GB/s, × haproxy", least(.8), least(1), against(measure.TLSBulk, measure.GBps, nil, "haproxy")},
+	{"UDP echo, 64 and 1,200 bytes, 1 and 8 associations", "per second, × the best of dante, sing-box and xray", least(1), least(2), variants("echo", against(measure.UDP, measure.PerSec, nil, "dante", "sing-box", "xray"))},
+	{"", "per second, × copy", least(1), least(1.3), variants("echo", against(measure.UDP, measure.PerSec, nil, "copy"))},
+	{"the same, datagrams that the kernel cuts", "per second, × the best of dante, sing-box and xray", least(1), least(2), variants("segments", against(measure.UDP, measure.PerSec, nil, "dante", "sing-box", "xray"))},
+	{"", "per second, × copy", least(1), least(1.3), variants("segments", against(measure.UDP, measure.PerSec, nil, "copy"))},
+	{"UDP, echoed and at fixed rates", "CPU per datagram, × the lowest of all others", most(1), most(1), againstLowest(measure.UDP, measure.CPU, nil, "dante", "sing-box", "xray", "copy")},
+	{"idle UDP association, silent and answered", "PSS, KiB", most(4), most(4), own(measure.UDPIdle, measure.PSS, 1024)},
 	{"idle tunnel", "PSS, KB", most(3.4), most(1), own(measure.Idle, measure.PSS, 1000)},
 	{"", "descriptors", most(2), most(2), own(measure.Idle, measure.FDs, 1)},
 	{"", "threads of the process", most(16), most(16), own(measure.Idle, measure.Threads, 1)},
@@ -148,6 +154,16 @@ func label(k Key) string { return strings.TrimSpace(k.Proto + " " + k.Variant) }
 
 // against compares each of our rows with that of the other programs which is the highest in its round.
 func against(work, metric string, protos []string, names ...string) func(*Data) []figure {
+	return againstBest(math.Max, work, metric, protos, names)
+}
+
+// againstLowest compares each of our rows with that of the other programs which is the lowest in its round.
+func againstLowest(work, metric string, protos []string, names ...string) func(*Data) []figure {
+	return againstBest(math.Min, work, metric, protos, names)
+}
+
+// againstBest compares each of our rows with that of the other programs which better prefers in its round.
+func againstBest(better func(a, b float64) float64, work, metric string, protos, names []string) func(*Data) []figure {
 	return func(d *Data) []figure {
 		var all []figure
 		for _, k := range ours(d, work, protos) {
@@ -155,7 +171,10 @@ func against(work, metric string, protos []string, names ...string) func(*Data) 
 			for _, name := range names {
 				for _, o := range rowsOf(d, k, name) {
 					for n, v := range d.In(o, metric) {
-						best[n] = max(best[n], v)
+						if so, ok := best[n]; ok {
+							v = better(so, v)
+						}
+						best[n] = v
 					}
 				}
 			}
@@ -171,6 +190,13 @@ func against(work, metric string, protos []string, names ...string) func(*Data) 
 func variant(name string, cases func(*Data) []figure) func(*Data) []figure {
 	return func(d *Data) []figure {
 		return slices.DeleteFunc(cases(d), func(f figure) bool { return !strings.HasSuffix(f.from, " "+name) })
+	}
+}
+
+// variants keeps the cases whose variants begin with a word.
+func variants(begin string, cases func(*Data) []figure) func(*Data) []figure {
+	return func(d *Data) []figure {
+		return slices.DeleteFunc(cases(d), func(f figure) bool { return !strings.Contains(f.from, " "+begin) })
 	}
 }
 

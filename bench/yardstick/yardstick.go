@@ -1,6 +1,7 @@
-// Package yardstick is the least that a proxy can be: SOCKS5 CONNECT (RFC 1928)
-// to loopback IPv4 literals, two goroutines and io.Copy, which splices on
-// Linux. No policy, no names, no deadlines: it is measured against, not used.
+// Package yardstick is the least that a proxy can be: SOCKS5 CONNECT and UDP
+// ASSOCIATE (RFC 1928) to loopback IPv4 literals, two goroutines and io.Copy,
+// which splices on Linux, or a datagram at a time. No policy, no names, no
+// deadlines: it is measured against, not used.
 package yardstick
 
 import (
@@ -18,7 +19,15 @@ func Serve(l net.Listener) { loopback.Serve(l, serve) }
 
 func serve(c *net.TCPConn) {
 	defer c.Close()
-	target, err := open(c)
+	command, addr, err := readRequest(c)
+	if err != nil {
+		return
+	}
+	if command == commandAssociate {
+		associate(c)
+		return
+	}
+	target, err := open(c, addr)
 	if err != nil {
 		return
 	}
@@ -54,11 +63,7 @@ func pass(dst, src stream) {
 	dst.CloseWrite()
 }
 
-func open(c *net.TCPConn) (*net.TCPConn, error) {
-	addr, err := readRequest(c)
-	if err != nil {
-		return nil, err
-	}
+func open(c *net.TCPConn, addr netip.AddrPort) (*net.TCPConn, error) {
 	target, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(addr))
 	if err != nil {
 		return nil, err
@@ -70,24 +75,27 @@ func open(c *net.TCPConn) (*net.TCPConn, error) {
 	return target, nil
 }
 
+// Commands of a request (RFC 1928 section 4).
+const commandConnect, commandAssociate = 1, 3
+
 // readRequest reads methods and request (RFC 1928 sections 3 and 4).
-func readRequest(c io.ReadWriter) (netip.AddrPort, error) {
+func readRequest(c io.ReadWriter) (command byte, addr netip.AddrPort, err error) {
 	var b [257]byte
 	if _, err := io.ReadFull(c, b[:2]); err != nil {
-		return netip.AddrPort{}, err
+		return 0, addr, err
 	}
 	if _, err := io.ReadFull(c, b[2:2+int(b[1])]); err != nil {
-		return netip.AddrPort{}, err
+		return 0, addr, err
 	}
 	if _, err := c.Write([]byte{5, 0}); err != nil {
-		return netip.AddrPort{}, err
+		return 0, addr, err
 	}
 	if _, err := io.ReadFull(c, b[:10]); err != nil {
-		return netip.AddrPort{}, err
+		return 0, addr, err
 	}
 	ip := netip.AddrFrom4([4]byte(b[4:8]))
-	if b[1] != 1 || b[3] != 1 || !ip.IsLoopback() {
-		return netip.AddrPort{}, errors.New("only CONNECT to 127.0.0.0/8 is served")
+	if b[3] != 1 || b[1] != commandAssociate && (b[1] != commandConnect || !ip.IsLoopback()) {
+		return 0, addr, errors.New("only CONNECT to 127.0.0.0/8 and UDP ASSOCIATE are served")
 	}
-	return netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[8:10])), nil
+	return b[1], netip.AddrPortFrom(ip, binary.BigEndian.Uint16(b[8:10])), nil
 }

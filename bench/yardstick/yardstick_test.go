@@ -36,7 +36,7 @@ func TestAHalfClosedTunnelGoesOn(t *testing.T) {
 func TestItServesLoopbackAlone(t *testing.T) {
 	var b bytes.Buffer
 	b.Write([]byte{5, 1, 0, 5, 1, 0, 1, 192, 0, 2, 1, 0, 80})
-	if addr, err := readRequest(&b); err == nil {
+	if _, addr, err := readRequest(&b); err == nil {
 		t.Errorf("a request for %v is accepted", addr)
 	}
 }
