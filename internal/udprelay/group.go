@@ -109,6 +109,7 @@ func (r *Relay) ungroup(a *Association) *Association {
 func (r *Relay) close(a *Association) (s Summary, ending []*Association) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.unlist(a) // at once: who is closed must join no group, since nobody would end its guests
 	heir, guests := r.ungroup(a), a.guests
 	a.guests = nil
 	if a.past != nil {

@@ -172,6 +172,22 @@ func TestClaimedPortsMixWithNobody(t *testing.T) {
 	r.turnedAway(socket, target)
 }
 
+// TestWhoIsClosedJoinsNoGroup: between the two halves of its end others may be mixed up.
+func TestWhoIsClosedJoinsNoGroup(t *testing.T) {
+	r, target := newRig(t, Options{}), echo(t, "127.0.0.9:0")
+	c := r.clients(3)
+	_, ending := r.close(c[2].a)
+	c[1].echoes(r, target, "b")
+	for _, a := range ending {
+		a.end()
+	}
+	c[0].a.Close()
+	c[1].a.Close()
+	if len(r.groups) != 0 || len(r.peers) != 0 {
+		t.Errorf("left: groups %v, peers %v", r.groups, r.peers)
+	}
+}
+
 // TestListenersApart: two listeners may have one port number, at two addresses, and different rules. Neither's clients are the other's.
 func TestListenersApart(t *testing.T) {
 	r, target := newRig(t, Options{}), echo(t, "127.0.0.9:0")
