@@ -226,13 +226,28 @@ func (c *Conn) abortHere() {
 // closedConn stands for a connection that is closed, and lost.
 type closedConn struct{ remote net.Addr }
 
-func (closedConn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
-func (closedConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
-func (closedConn) Close() error                     { return net.ErrClosed }
-func (closedConn) LocalAddr() net.Addr              { return nil }
-func (c closedConn) RemoteAddr() net.Addr           { return c.remote }
-func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
-func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+// Read implements net.Conn.
+func (closedConn) Read([]byte) (int, error) { return 0, net.ErrClosed }
+
+// Write implements net.Conn.
+func (closedConn) Write([]byte) (int, error) { return 0, net.ErrClosed }
+
+// Close implements net.Conn.
+func (closedConn) Close() error { return net.ErrClosed }
+
+// LocalAddr implements net.Conn.
+func (closedConn) LocalAddr() net.Addr { return nil }
+
+// RemoteAddr implements net.Conn.
+func (c closedConn) RemoteAddr() net.Addr { return c.remote }
+
+// SetDeadline implements net.Conn.
+func (closedConn) SetDeadline(time.Time) error { return net.ErrClosed }
+
+// SetReadDeadline implements net.Conn.
+func (closedConn) SetReadDeadline(time.Time) error { return net.ErrClosed }
+
+// SetWriteDeadline implements net.Conn.
 func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
 // OnLoop returns the connection as its loop has it, for zero-copy. It is false

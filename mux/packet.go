@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"runtime"
 	"sync"
+	"unique"
 
 	"polyport/internal/reactor"
 )
@@ -52,8 +53,8 @@ type PacketSocket struct {
 	holds  int  // reasons to stay open
 	served bool // the loops have the sockets
 	// Written before it is served:
-	listener string
-	closed   func()
+	door   unique.Handle[Door]
+	closed func()
 }
 
 // maxPacketSockets bounds the sockets of one address: each is a loop's.
@@ -67,6 +68,7 @@ const packetBuffer = 4 << 20
 // syscall.EADDRINUSE; it is reactor.ErrUnsupported on systems without loops.
 func ListenPacket(address netip.AddrPort, beside bool) (*PacketSocket, error) {
 	p := &PacketSocket{addr: address, table: new(packetTable), holds: 1}
+	p.Name("", nil)
 	for range min(maxPacketSockets, runtime.GOMAXPROCS(0)) {
 		if err := p.open(beside || len(p.conns) > 0); err != nil {
 			p.close()
@@ -89,12 +91,21 @@ func (p *PacketSocket) open(share bool) error {
 // Addr returns the address.
 func (p *PacketSocket) Addr() netip.AddrPort { return p.addr }
 
+// Door is where a client's datagrams come in: a listener's port number. Of one listener there may be several sockets with that number, as
+// when a reload has moved it; another listener may have the number at another address, and other rules.
+type Door struct {
+	Listener string // the name of the [listen.NAME] table; a reload that renames the table does not change it
+	Port     uint16
+}
+
 // Name says which [listen.NAME] table the socket is of, and has closed called once it is closed, from any goroutine; nil is nothing.
 // It is for before AddPackets.
-func (p *PacketSocket) Name(listener string, closed func()) { p.listener, p.closed = listener, closed }
+func (p *PacketSocket) Name(listener string, closed func()) {
+	p.door, p.closed = unique.Make(Door{listener, p.addr.Port()}), closed
+}
 
-// Listener returns the name of the [listen.NAME] table; a reload that renames the table does not change it.
-func (p *PacketSocket) Listener() string { return p.listener }
+// Door returns the socket's door, in a form that costs little to compare.
+func (p *PacketSocket) Door() unique.Handle[Door] { return p.door }
 
 // Hold keeps the socket open until Release is called once more. It is false if it is closed already.
 func (p *PacketSocket) Hold() bool {

@@ -268,8 +268,8 @@ func TestNameOfAPacketSocket(t *testing.T) {
 	}
 	ends := 0
 	p.Name("main", func() { ends++ })
-	if !p.Hold() || p.Listener() != "main" {
-		t.Errorf("it is of the listener %q, want main", p.Listener())
+	if want := (Door{"main", 20078}); !p.Hold() || p.Door().Value() != want {
+		t.Errorf("its door is %v, want %v", p.Door().Value(), want)
 	}
 	p.Release()
 	if ends != 0 {

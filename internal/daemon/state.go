@@ -21,6 +21,7 @@ import (
 	"polyport/internal/egress"
 	"polyport/internal/resolve"
 	"polyport/internal/udprelay"
+	"polyport/mux"
 )
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
@@ -57,7 +58,7 @@ func newState(f *config.File, o Options, log *slog.Logger, keep lent) (*state, e
 		lockout:  auth.NewLockout(lockoutOptions(f)),
 		resolver: newResolver(f),
 	}
-	st.binds = egress.NewBinds(st.own.open, st.own.close)
+	st.binds = egress.NewBinds(mux.ClientKey, st.own.open, st.own.close)
 	st.udp = udprelay.New(udpOptions(f), st.ownPort)
 	var err error
 	if st.users, err = st.openUsers(f); err != nil {

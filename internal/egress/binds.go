@@ -9,20 +9,21 @@ import (
 // Binds is what the listening sockets of BIND take up, over all configurations of a process: one Binds is lent to
 // every Dialer. It is safe for concurrent use.
 type Binds struct {
+	client         func(netip.Addr) netip.Addr // what counts as one client
 	opened, closed func(netip.AddrPort)
 
 	mu      sync.Mutex
 	next    uint16                  // where the search for a free port goes on, from the range's first port
 	taken   map[netip.AddrPort]bool // reserved or listened on
-	waiting map[netip.Addr]int      // by clientKey
+	waiting map[netip.Addr]int      // by client
 }
 
-// NewBinds makes a Binds. opened is called before an address is listened on, closed once it no longer is, so that the
+// NewBinds makes a Binds. client returns what counts as one client, whose addresses share BindOptions.PerClient. opened is called before an address is listened on, closed once it no longer is, so that the
 // address counts as one of the gateway's own sockets meanwhile (Options.Own); neither may call back, and nil is none.
-func NewBinds(opened, closed func(netip.AddrPort)) *Binds {
+func NewBinds(client func(netip.Addr) netip.Addr, opened, closed func(netip.AddrPort)) *Binds {
 	nobody := func(netip.AddrPort) {}
 	b := &Binds{
-		opened: opened, closed: closed, next: uint16(rand.Uint32()),
+		client: client, opened: opened, closed: closed, next: uint16(rand.Uint32()),
 		taken: map[netip.AddrPort]bool{}, waiting: map[netip.Addr]int{},
 	}
 	if opened == nil {
@@ -38,7 +39,7 @@ func NewBinds(opened, closed func(netip.AddrPort)) *Binds {
 func (b *Binds) enter(client netip.Addr, most int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	key := clientKey(client)
+	key := b.client(client.Unmap().WithZone(""))
 	if b.waiting[key] >= most {
 		return false
 	}
@@ -50,7 +51,7 @@ func (b *Binds) enter(client netip.Addr, most int) bool {
 func (b *Binds) leave(client netip.Addr) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	key := clientKey(client)
+	key := b.client(client.Unmap().WithZone(""))
 	if b.waiting[key]--; b.waiting[key] <= 0 {
 		delete(b.waiting, key)
 	}
@@ -82,14 +83,4 @@ func (b *Binds) free(ap netip.AddrPort) {
 	defer b.mu.Unlock()
 	delete(b.taken, ap)
 	b.closed(ap)
-}
-
-// clientKey is what counts as one client: an IPv4 address, or the /64 that an IPv6 subscriber is handed as a whole.
-func clientKey(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is6() {
-		p, _ := a.Prefix(64) // 64 bits are valid for every IPv6 address
-		return p.Addr()
-	}
-	return a
 }

@@ -141,7 +141,7 @@ func TestBindsTellWhatIsOpen(t *testing.T) {
 	note := func(what string) func(netip.AddrPort) {
 		return func(a netip.AddrPort) { events = append(events, what+" "+a.String()) }
 	}
-	d, first := binding(t, 1, func(o *Options) { o.Bind.Binds = NewBinds(note("open"), note("close")) })
+	d, first := binding(t, 1, func(o *Options) { o.Bind.Binds = NewBinds(network, note("open"), note("close")) })
 	l := mustListen(t, d, "127.0.0.1")
 	at := netip.AddrPortFrom(home, first).String()
 	if len(events) != 1 || events[0] != "open "+at {

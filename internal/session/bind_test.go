@@ -13,6 +13,7 @@ import (
 	"polyport/acl"
 	"polyport/internal/egress"
 	"polyport/internal/target"
+	"polyport/mux"
 )
 
 // binder is a harness whose handler serves BIND and writes where it listens.
@@ -43,7 +44,7 @@ func newBinder(t *testing.T, change func(*egress.BindOptions)) *binder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := egress.BindOptions{First: b.port, Last: b.port, Binds: egress.NewBinds(nil, nil)}
+	o := egress.BindOptions{First: b.port, Last: b.port, Binds: egress.NewBinds(mux.ClientKey, nil, nil)}
 	if change != nil {
 		change(&o)
 	}

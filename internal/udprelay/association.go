@@ -85,11 +85,11 @@ func (a *Association) Bound() netip.AddrPort {
 }
 
 // place is where datagrams of the client that nobody knows yet come from.
-func (a *Association) place() place { return place{doorOf(a.request.Socket), a.request.Client} }
+func (a *Association) place() place { return place{a.request.Socket.Door(), a.request.Client} }
 
 // claimed is the socket that the client has said it sends from.
 func (a *Association) claimed() peer {
-	return peer{doorOf(a.request.Socket), netip.AddrPortFrom(a.request.Client, a.request.Port)}
+	return peer{a.request.Socket.Door(), netip.AddrPortFrom(a.request.Client, a.request.Port)}
 }
 
 // Start starts the clock: only from here on may the association come to its end by itself.

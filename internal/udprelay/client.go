@@ -39,7 +39,7 @@ func (r *Relay) ServePackets(on *mux.PacketSocket, by *reactor.PacketConn, batch
 // whose finds the associations that messages belong to; nil is none.
 func (r *Relay) whose(on *mux.PacketSocket, batch []reactor.Datagram) (whose [maxBatch]*Association) {
 	var hopeful [maxBatch]bool // it may be the first datagram of an association
-	at := doorOf(on)
+	at := on.Door()
 	r.mu.RLock()
 	for i, d := range batch {
 		if i > 0 && d.From == batch[i-1].From {

@@ -6,10 +6,12 @@ import (
 	"testing/synctest"
 	"time"
 	"unique"
+
+	"polyport/mux"
 )
 
 func TestDeparted(t *testing.T) {
-	socket := peer{unique.Make(door{"main", 7659}), netip.MustParseAddrPort("192.0.2.1:5000")}
+	socket := peer{unique.Make(mux.Door{Listener: "main", Port: 7659}), netip.MustParseAddrPort("192.0.2.1:5000")}
 	for _, tt := range []struct {
 		name  string
 		who   string
@@ -41,7 +43,7 @@ func TestDeparted(t *testing.T) {
 	}
 	var d departed
 	for i := range 3 * maxDeparted {
-		d.add(peer{unique.Make(door{"main", 1}), netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i))}, "alice")
+		d.add(peer{unique.Make(mux.Door{Listener: "main", Port: 1}), netip.AddrPortFrom(netip.IPv6Loopback(), uint16(i))}, "alice")
 		d.add(socket, "alice")
 	}
 	if len(d.all) > maxDeparted || len(d.order) != maxDeparted || !d.bars("bob", socket) {
@@ -51,7 +53,7 @@ func TestDeparted(t *testing.T) {
 		d := departed{}
 		d.add(socket, "alice")
 		time.Sleep(departedFor + 1)
-		d.add(peer{unique.Make(door{"main", 1}), socket.from}, "alice")
+		d.add(peer{unique.Make(mux.Door{Listener: "main", Port: 1}), socket.from}, "alice")
 		if len(d.all) != 1 || len(d.order) != 1 {
 			t.Errorf("%d are known, %d in order, want what has ended gone", len(d.all), len(d.order))
 		}

@@ -107,27 +107,15 @@ type Relay struct {
 	strangers atomic.Uint64
 }
 
-// door is where a client's datagrams come in: a listener's port number. Of one listener there may be several sockets with that number, as
-// when a reload has moved it; another listener may have the number at another address, and other rules.
-type door struct {
-	listener string
-	port     uint16
-}
-
-// doorOf returns a socket's door, in a form that costs little to compare.
-func doorOf(s *mux.PacketSocket) unique.Handle[door] {
-	return unique.Make(door{s.Listener(), s.Addr().Port()})
-}
-
 // peer is a client's UDP socket.
 type peer struct {
-	door unique.Handle[door]
+	door unique.Handle[mux.Door]
 	from netip.AddrPort
 }
 
 // place is all of a client's address.
 type place struct {
-	door unique.Handle[door]
+	door unique.Handle[mux.Door]
 	addr netip.Addr
 }
 

@@ -99,7 +99,7 @@ func (r *Relay) forget(a *Association) {
 		return
 	}
 	r.unlist(a)
-	if at := (peer{doorOf(a.request.Socket), a.peer}); r.peers[at] == a {
+	if at := (peer{a.request.Socket.Door(), a.peer}); r.peers[at] == a {
 		delete(r.peers, at)
 		r.departed.add(at, a.request.Identity)
 	}
