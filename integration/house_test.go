@@ -57,17 +57,22 @@ var mayImport = map[string][]string{
 	"internal/auth":        {"internal/file"},
 	"internal/certificate": {"internal/file"},
 	"internal/localca":     {"internal/file"},
+	"internal/exit":        {},
 	"internal/file":        {},
+	"internal/geoip":       {"internal/file"},
+	"internal/pool":        {},
 	"internal/config":      {},
-	"internal/upstream":    {"internal/target", "internal/http1", "internal/socks"},
-	"internal/egress":      {"acl", "internal/reactor", "internal/target", "internal/upstream", "internal/resolve"},
+	"internal/tlsconn":     {"internal/nonblock"},
+	"internal/upstream":    {"internal/pool", "internal/target", "internal/tlsconn", "internal/http1", "internal/socks"},
+	"internal/egress":      {"acl", "internal/exit", "internal/pool", "internal/reactor", "internal/socks", "internal/target", "internal/upstream", "internal/resolve"},
 	"internal/udprelay":    {"mux", "internal/egress", "internal/reactor", "internal/socks", "internal/target"},
-	"internal/session":     {"mux", "internal/udprelay", "acl", "internal/auth", "internal/egress", "internal/reactor", "internal/relay", "internal/target", "internal/upstream"},
+	"internal/session":     {"mux", "internal/udprelay", "acl", "internal/auth", "internal/egress", "internal/exit", "internal/reactor", "internal/relay", "internal/target", "internal/upstream"},
 	"internal/accesslog":   {"internal/session"},
 	"internal/doctor":      {"internal/http1", "internal/socks", "internal/clienthello", "internal/target"},
 	"internal/daemon": {
 		"mux", "acl", "protocols", "protocols/spec", "internal/accesslog", "internal/acme", "internal/auth", "internal/certificate", "internal/config",
-		"internal/egress", "internal/reactor", "internal/resolve", "internal/session", "internal/target", "internal/udprelay", "internal/upstream",
+		"internal/egress", "internal/exit", "internal/file", "internal/geoip", "internal/pool", "internal/reactor", "internal/resolve", "internal/session", "internal/target",
+		"internal/udprelay", "internal/upstream",
 	},
 	"protocols":      {"protocols/spec", "protocols/raw", "protocols/httpproxy", "protocols/socks4", "protocols/socks5", "protocols/tls", "protocols/reject"},
 	"protocols/spec": {"mux", "internal/auth", "internal/session", "internal/upstream"},
@@ -89,7 +94,7 @@ var mayImport = map[string][]string{
 // handlerMayImport is what every protocol folder may import.
 var handlerMayImport = []string{
 	"mux", "acl", "protocols/spec", "internal/session", "internal/egress", "internal/reactor", "internal/auth", "internal/target", "internal/upstream",
-	"internal/http1", "internal/http2", "internal/nonblock", "internal/socks", "internal/clienthello", "internal/udprelay",
+	"internal/http1", "internal/http2", "internal/nonblock", "internal/socks", "internal/clienthello", "internal/tlsconn", "internal/udprelay",
 }
 
 func TestImportsRunOneWay(t *testing.T) {

@@ -66,6 +66,8 @@ func Read(path string, max int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is a folder", path)
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is no plain file", path)
+	case info.Size() > max:
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, max)
 	}
 	f, err := os.Open(path)
 	if err != nil {

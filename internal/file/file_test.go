@@ -139,6 +139,15 @@ func TestCertPool(t *testing.T) {
 	if _, err := CertPool(none); err == nil || !strings.Contains(err.Error(), "has no certificate in PEM") {
 		t.Errorf("a file without a certificate: %v", err)
 	}
+	if err := os.Truncate(none, maxPool+1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := CertPool(none); err == nil || !strings.Contains(err.Error(), "is larger than") {
+		t.Errorf("a file that is too large: %v", err)
+	}
+	if _, err := CertPool(os.DevNull); err == nil || !strings.Contains(err.Error(), "is no plain file") {
+		t.Errorf("a device: %v", err)
+	}
 	web := httptest.NewTLSServer(nil) // for its certificate
 	defer web.Close()
 	write(t, none, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: web.Certificate().Raw})))

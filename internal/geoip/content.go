@@ -1,0 +1,138 @@
+package geoip
+
+import (
+	"fmt"
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/oschwald/maxminddb-golang/v2"
+
+	"polyport/internal/file"
+)
+
+// maxSize is the most that a database may have, in bytes: those of all cities have about 65 MiB.
+const maxSize = 256 << 20
+
+// content is one state of the file. It is immutable but for what it remembers.
+type content struct {
+	reader *maxminddb.Reader
+	// recent remembers the countries of records: of those of a database of countries, some hundreds, nearly all find room. An entry
+	// is the record's offset + 1 and its country's two letters; 0 is none.
+	recent [1 << 12]atomic.Uint64
+}
+
+// load reads the file into memory. It is not mapped: to overwrite a mapped file in place kills whoever reads it (SIGBUS).
+func load(path string) (*content, error) {
+	data, err := file.Read(path, maxSize)
+	if err != nil {
+		return nil, fmt.Errorf("read the database of countries: %w", err)
+	}
+	c, err := parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// parse makes content of a file's bytes, which it keeps.
+func parse(data []byte) (*content, error) {
+	r, err := maxminddb.OpenBytes(data, maxminddb.DisableStringCache())
+	if err != nil {
+		return nil, fmt.Errorf("it is no whole database in MaxMind's format; fetch it again: %w", err)
+	}
+	if len(r.Metadata.Description) == 0 {
+		// Verify wants one, and some publishers give none.
+		r.Metadata.Description = map[string]string{"en": r.Metadata.DatabaseType}
+	}
+	if err := r.Verify(); err != nil {
+		return nil, fmt.Errorf("the database is damaged; fetch it again: %w", err)
+	}
+	if !holdsCountries(r) {
+		return nil, fmt.Errorf("the database is one of %q and holds no countries; take one of countries or cities, such as GeoLite2-Country.mmdb",
+			r.Metadata.DatabaseType)
+	}
+	return &content{reader: r}, nil
+}
+
+// holdsCountries looks for the first network that has a country.
+func holdsCountries(r *maxminddb.Reader) bool {
+	left := 100_000 // a database without any need not be walked to its end
+	for result := range r.Networks(maxminddb.IncludeNetworksWithoutData()) {
+		if decode(result) != 0 {
+			return true
+		}
+		if left--; left == 0 {
+			return false
+		}
+	}
+	return false
+}
+
+// country returns the country of a.
+func (c *content) country(a netip.Addr) string {
+	if !a.IsValid() || a.Is6() && c.reader.Metadata.IPVersion == 4 {
+		return ""
+	}
+	result := c.reader.Lookup(a)
+	if !result.Found() {
+		return ""
+	}
+	key := uint64(result.Offset()) + 1
+	slot := &c.recent[key*0x9e3779b97f4a7c15>>(64-12)] // Fibonacci hashing: records lie at regular distances
+	entry := slot.Load()
+	if entry>>16 != key {
+		entry = key<<16 | uint64(decode(result))
+		slot.Store(entry)
+	}
+	return code(entry).text()
+}
+
+// paths are where a record may have its country, the first that is there counts: MaxMind's and DB-IP's, then where the
+// address is registered, then that of publishers whose records are flat.
+var paths = [...][]any{{"country", "iso_code"}, {"registered_country", "iso_code"}, {"country_code"}}
+
+// decode returns the country of a record, 0 for none.
+func decode(result maxminddb.Result) code {
+	for _, path := range paths {
+		var s string
+		if err := result.DecodePath(&s, path...); err != nil {
+			continue // a field of that name which is something else
+		}
+		if c := codeOf(s); c != 0 {
+			return c
+		}
+	}
+	return 0
+}
+
+// code is a country's two letters, in lower case; 0 is none.
+type code uint16
+
+// codeOf reads two letters in any case. Anything else is no country.
+func codeOf(s string) code {
+	if len(s) != 2 || !isLetter(s[0]) || !isLetter(s[1]) {
+		return 0
+	}
+	return code(s[0]|0x20)<<8 | code(s[1]|0x20)
+}
+
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
+
+// pairs are all codes in order, so that the text of one costs no memory.
+var pairs = func() string {
+	var b []byte
+	for first := byte('a'); first <= 'z'; first++ {
+		for second := byte('a'); second <= 'z'; second++ {
+			b = append(b, first, second)
+		}
+	}
+	return string(b)
+}()
+
+func (c code) text() string {
+	if c == 0 {
+		return ""
+	}
+	i := (int(c>>8-'a')*26 + int(c&0xff-'a')) * 2
+	return pairs[i : i+2]
+}
