@@ -51,15 +51,17 @@ func RequestFraming(minor int, f *Fields) (Framing, error) {
 
 // ResponseFraming decides how the body of a response is delimited (RFC 9112 section
 // 6.3). method is that of the request, minor the response's minor version. Fields that
-// would be refused with a body are refused without one too. The error is a *ParseError
-// with status 502.
+// would be refused with a body are refused without one too, except in a 2xx to CONNECT, where
+// they must be ignored (RFC 9110 section 9.3.6). The error is a *ParseError with status 502.
 func ResponseFraming(method string, status, minor int, f *Fields) (Framing, error) {
+	if method == "CONNECT" && status >= 200 && status < 300 {
+		return Framing{Kind: NoBody}, nil
+	}
 	framing, err := declaredFraming(minor, f, Framing{Kind: UntilClose})
 	if err != nil {
 		return Framing{}, fromOrigin(err)
 	}
-	if method == "HEAD" || status < 200 || status == 204 || status == 304 ||
-		method == "CONNECT" && status < 300 {
+	if method == "HEAD" || status < 200 || status == 204 || status == 304 {
 		return Framing{Kind: NoBody}, nil
 	}
 	return framing, nil

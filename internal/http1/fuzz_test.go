@@ -192,6 +192,9 @@ func FuzzReadResponse(f *testing.F) {
 			checkWanted(t, in, err)
 			return
 		case theirErr != nil:
+			if method == "CONNECT" && resp.Status/100 == 2 {
+				return // net/http does not ignore what is wrong with the lengths of a tunnel
+			}
 			if resp.Fields.Count("Trailer") > 0 && strings.Contains(theirErr.Error(), "trailer") {
 				return
 			}

@@ -85,6 +85,11 @@ func TestReadResponse(t *testing.T) {
 		},
 		{"200 to CONNECT", "CONNECT", "HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.0 200 \"OK\" {no body 0} close=true\n"},
 		{
+			"200 to CONNECT that announces a body", "CONNECT",
+			"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+			"HTTP/1.1 200 \"OK\" {no body 0} close=true\nContent-Length: 5\nTransfer-Encoding: chunked\n",
+		},
+		{
 			"407 to CONNECT", "CONNECT", "HTTP/1.1 407 No\r\nContent-Length: 2\r\n\r\n",
 			"HTTP/1.1 407 \"No\" {length 2} close=false\nContent-Length: 2\n",
 		},

@@ -119,6 +119,28 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// TestAhead: what has been read already is delivered first, both ways, and counted.
+func TestAhead(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
+		near, client := tcpPair(t)
+		far, target := tcpPair(t)
+		ended := make(chan Result, 1)
+		tunnel := New(wrap(near), wrap(far), Options{FromClient: []byte("ask"), FromTarget: []byte("greet")})
+		go tunnel.Start(func(r Result) { ended <- r })
+		mustWrite(t, client, []byte("more"))
+		mustWrite(t, target, []byte("answer"))
+		mustRead(t, client, []byte("greetanswer"))
+		mustRead(t, target, []byte("askmore"))
+		client.CloseWrite()
+		target.CloseWrite()
+		mustEnd(t, client, io.EOF)
+		mustEnd(t, target, io.EOF)
+		if got := <-ended; got != (Result{BytesFromClient: 7, BytesFromTarget: 11, End: EndEOF}) {
+			t.Errorf("result = %+v, want 7 and 11 bytes", got)
+		}
+	})
+}
+
 func TestCloseBeforeStart(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, wrap func(*net.TCPConn) net.Conn) {
 		near, client := tcpPair(t)

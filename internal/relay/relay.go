@@ -36,6 +36,8 @@ type Options struct {
 	// FromClient is what the caller has already read from the client and the
 	// target has not seen. It is delivered first, and counted. The tunnel keeps the slice.
 	FromClient []byte
+	// FromTarget is the same the other way.
+	FromTarget []byte
 }
 
 // End says why a tunnel ended.
@@ -110,7 +112,7 @@ func New(client, target net.Conn, o Options) *Tunnel {
 	if t.idle == 0 {
 		t.idle = defaultIdleTimeout
 	}
-	t.flows[fromClient].pending = o.FromClient
+	t.flows[fromClient].pending, t.flows[fromTarget].pending = o.FromClient, o.FromTarget
 	t.onLoop(o.Loop)
 	return t
 }

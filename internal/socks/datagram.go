@@ -84,3 +84,9 @@ func AppendHeader(dst []byte, a netip.AddrPort) []byte {
 	}
 	return binary.BigEndian.AppendUint16(dst, a.Port())
 }
+
+// AppendNameHeader is AppendHeader for a name of 1 to MaxName octets, which the relay resolves.
+func AppendNameHeader(dst []byte, name string, port uint16) []byte {
+	dst = append(dst, 0, 0, 0, addrName, byte(len(name)))
+	return binary.BigEndian.AppendUint16(append(dst, name...), port)
+}
