@@ -246,8 +246,8 @@ func (c *commands) explainCommand() *cli.Command {
 		Description: "TARGET is host:port, as in 'polyport explain --client 192.0.2.7 --user alice example.com:443'.\n" +
 			"Flags stand before it. Rows of your own (--protocol ssh) need none. The exit code is 0 if it would be allowed, 1 if not.",
 		Flags: append(serveFlags(),
-			&cli.StringFlag{Name: "client", Usage: "the client's `ADDRESS`", Value: "127.0.0.1"},
-			&cli.StringFlag{Name: "user", Usage: "the authenticated user's `NAME`"},
+			&cli.StringFlag{Name: "client", Usage: "the client's `ADDRESS`, or its address with the port that it connects from", Value: "127.0.0.1"},
+			&cli.StringFlag{Name: "user", Usage: "the authenticated user's `NAME`, with its parameters if there are any (alice+exit-eu)"},
 			&cli.StringFlag{Name: "protocol", Usage: "the `ROW` of the protocol table", Value: "connect"},
 			&cli.StringFlag{Name: "method", Usage: "the `METHOD`, where the row has several"},
 			&cli.StringFlag{Name: "listener", Usage: "the `NAME` of the listener; the first one if it is not said"},
@@ -261,12 +261,13 @@ func (c *commands) explain(ctx *cli.Context) error {
 	if ctx.NArg() > 1 {
 		return usagef(usage)
 	}
-	client, err := netip.ParseAddr(ctx.String("client"))
+	client, err := parseClient(ctx.String("client"))
 	if err != nil {
-		return usagef("--client: %q is not an IP address", ctx.String("client"))
+		return err
 	}
 	err = daemon.Explain(context.Background(), c.daemonOptions(ctx), daemon.Question{
-		Client:   client.Unmap().WithZone(""),
+		Client:   client.Addr().Unmap().WithZone(""),
+		Port:     client.Port(),
 		User:     ctx.String("user"),
 		Protocol: ctx.String("protocol"),
 		Method:   ctx.String("method"),
@@ -283,6 +284,18 @@ func (c *commands) explain(ctx *cli.Context) error {
 	return err
 }
 
+// parseClient reads an address with or without a port; port 0 is none.
+func parseClient(s string) (netip.AddrPort, error) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap, nil
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.AddrPort{}, usagef("--client: %q is neither an IP address nor one with a port", s)
+	}
+	return netip.AddrPortFrom(a, 0), nil
+}
+
 func (c *commands) doctorCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "doctor",
@@ -292,6 +305,7 @@ func (c *commands) doctorCommand() *cli.Command {
 			"The exit code is 0 if every row answers in its own protocol (a refusal is an answer), 1 if not: fit for a\n" +
 			"container's health check. The check \"udp\" belongs to the row socks5 and says whether UDP ASSOCIATE is to be had.",
 		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "check the servers of the upstreams and backends in `FILE` too, from here", TakesFile: true, EnvVars: []string{"POLYPORT_CONFIG"}},
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},
 			&cli.StringFlag{Name: "tls-name", Usage: "send the server `NAME` (SNI) to the row tls, which must pass it on"},
@@ -331,8 +345,33 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		Rows:     ctx.StringSlice("row"),
 		Timeout:  ctx.Duration("timeout"),
 	})
-	if healthy := doctor.Print(c.stdout, checks, ctx.Bool("quiet")); !healthy {
+	servers, err := c.checkServers(ctx)
+	if err != nil {
+		return err
+	}
+	if healthy := doctor.Print(c.stdout, append(checks, servers...), ctx.Bool("quiet")); !healthy {
 		return silentError{}
 	}
 	return nil
+}
+
+// checkServers looks at the servers of the upstreams and backends of the file that doctor was given; none without one.
+func (c *commands) checkServers(ctx *cli.Context) ([]doctor.Check, error) {
+	path := ctx.String("config")
+	if path == "" {
+		return nil, nil
+	}
+	found, err := daemon.CheckServers(context.Background(), daemon.Options{Path: path},
+		daemon.ServersOptions{Target: ctx.String("target"), Timeout: ctx.Duration("timeout")})
+	if err != nil {
+		return nil, err
+	}
+	checks := make([]doctor.Check, len(found))
+	for i, f := range found {
+		checks[i] = doctor.Check{Row: f.Pool, What: f.What + " by " + f.Server, OK: f.Err == nil, Took: f.Took}
+		if f.Err != nil {
+			checks[i].Detail = "it is down: " + f.Err.Error()
+		}
+	}
+	return checks, nil
 }

@@ -65,7 +65,7 @@ func TestExitCodes(t *testing.T) {
 		{"explain --client 192.0.2.7 192.0.32.7:80", 1, ""},
 		{"explain", 2, "explain takes one TARGET"},
 		{"explain a:1 b:2", 2, "explain takes one TARGET"},
-		{"explain --client here a:1", 2, `"here" is not an IP address`},
+		{"explain --client here a:1", 2, `"here" is neither an IP address nor one with a port`},
 		{"chek", 2, `there is no command "chek" (did you mean check?). See 'polyport --help'`},
 		{"frobnicate", 2, `there is no command "frobnicate". See 'polyport --help'`},
 		{"serve now", 2, `"now" has no place here. See 'polyport serve --help'`},

@@ -76,16 +76,22 @@ const (
 type Request struct {
 	Client     netip.Addr // unmapped, no zone; an invalid one is in no client list
 	ClientPort uint16
-	Identity   string   // "" for none; only ever an authenticated name
-	Groups     []string // of Identity
-	Protocol   string   // the row of the protocol table
-	Method     string   // "CONNECT", "GET", ...; SOCKS: CONNECT, BIND, UDP; TLS and raw: ""
-	Listener   string
+	// ClientCountry is the country of Client in lower-case ISO 3166-1 alpha-2; "" is unknown. Only where
+	// Policy.LooksAtCountry is it looked at, as is TargetCountry.
+	ClientCountry string
+	Identity      string   // "" for none; only ever an authenticated name
+	Groups        []string // of Identity
+	Protocol      string   // the row of the protocol table
+	Method        string   // "CONNECT", "GET", ...; SOCKS: CONNECT, BIND, UDP; TLS and raw: ""
+	Listener      string
 	// RequireUser is the listener's require_user: without an Identity only a
 	// rule with Anonymous admits.
 	RequireUser bool
 	// Target is where the client asks to go. The zero Target is always denied.
 	Target target.Target
+	// TargetCountry is that of the address at hand: of the one that DecideAddr is asked about, else of Target where that is
+	// an IP literal. "" is unknown; without an address it is not looked at.
+	TargetCountry string
 	// Time is when; only rules with a time look at it.
 	Time time.Time
 }
@@ -97,6 +103,15 @@ type Decision struct {
 	// is the rule that would have allowed.
 	Rule   string
 	Reason string // one of the Reason constants
+	// Way is how what is allowed leaves, as the rule that decided says it; nil where it names neither an upstream nor an
+	// exit, and wherever Action is not Allow. Decisions of one Policy can be compared: a rule has one Way.
+	Way *Way
+}
+
+// Way is the way out that a rule names: an upstream, or exits, never both. It must not be changed.
+type Way struct {
+	Upstream string   // "" for none; "direct" is the rule's wish to use none
+	Exits    []string // the first is taken; the client may wish for any of them
 }
 
 // Options makes a Policy.
@@ -141,6 +156,17 @@ type Rule struct {
 	// behind each other with semicolons. The zone stands at the end; without
 	// one it is UTC. Local is refused: a rule must not depend on where it runs.
 	Time string
+	// Country holds countries of the target's address in ISO 3166-1 alpha-2, in any case. Like a prefix in Target it needs the
+	// address, and it never matches by name alone (DecideName). An address whose country is unknown, as every
+	// special-purpose one is, is in no list: a rule that denies some countries does not stop it. Whoever means to admit some
+	// countries only has to allow those and no others.
+	Country []string
+	// ClientCountry is the same of the client's address.
+	ClientCountry []string
+	// Upstream and Exit name the way out of what the rule allows (Decision.Way); they match nothing. Only a rule that allows
+	// can have one of them, and not both. Whether there is an upstream or exit of that name is for the caller to see.
+	Upstream string
+	Exit     []string
 	// Anonymous admits sessions without a user where one is required. Only a
 	// rule that allows and names no user can have it.
 	Anonymous bool

@@ -47,7 +47,7 @@ func TestDecideDoesNotAllocate(t *testing.T) {
 			if n := testing.AllocsPerRun(100, func() { _ = p.DecideAddr(r, addr) }); n != 0 {
 				t.Errorf("%s policy: DecideAddr(%s) allocates %v times, want 0", name, to, n)
 			}
-			if n := testing.AllocsPerRun(100, func() { _ = p.AdmitsAnonymous(r.Client, "http", "main", true) }); n != 0 {
+			if n := testing.AllocsPerRun(100, func() { _ = p.AdmitsAnonymous(r.Client, "", "http", "main", true) }); n != 0 {
 				t.Errorf("%s policy: AdmitsAnonymous allocates %v times, want 0", name, n)
 			}
 		}

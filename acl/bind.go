@@ -23,7 +23,7 @@ func (r *rule) matchesMethod(method string) bool {
 // MayBind decides a BIND whose client does not know who will connect (DST.ADDR is unspecified): whether some address
 // could be admitted if it connected, so that nobody without permission holds a port. Like Decide with a name of which nothing
 // is known it can say Allow where every address will turn out to be denied, never the other way
-// round; DecideAddr is asked about each that connects. The address of r.Target is not looked at, but its port is.
+// round, and its Way is then nil unless one rule decides whoever connects; DecideAddr is asked about each that connects. The address of r.Target is not looked at, but its port is.
 func (p *Policy) MayBind(r Request) Decision {
 	q := bindQuery(&r)
 	d, needAddress := p.decide(&q)

@@ -20,7 +20,7 @@ func bindFor(port uint16) Request {
 func TestMayBind(t *testing.T) {
 	bind := []string{"BIND"}
 	named := func(r Rule) Rule { r.Action, r.Method = Allow, bind; return r }
-	sure := func(rule string) Decision { return Decision{Allow, rule, ReasonRule} }
+	sure := func(rule string) Decision { return Decision{Allow, rule, ReasonRule, nil} }
 	some := Decision{Action: Allow, Reason: ReasonRule}
 	none := Decision{Reason: ReasonNoRule}
 	tests := []struct {
@@ -40,12 +40,12 @@ func TestMayBind(t *testing.T) {
 		{"another client", []Rule{named(Rule{Name: "a", Client: mustPrefixes("192.0.2.0/24")})}, 0, none},
 		{"a port that the client does not name", []Rule{named(Rule{Name: "a", Port: mustPorts("20")})}, 0, none},
 		{"a port that it names", []Rule{named(Rule{Name: "a", Port: mustPorts("20")})}, 20, sure("a")},
-		{"behind a deny for all", []Rule{{Name: "d"}, named(Rule{Name: "a"})}, 0, Decision{Deny, "d", ReasonRule}},
+		{"behind a deny for all", []Rule{{Name: "d"}, named(Rule{Name: "a"})}, 0, Decision{Deny, "d", ReasonRule, nil}},
 		{"behind a deny for some", []Rule{{Name: "d", Target: []string{"8.8.8.8"}}, named(Rule{Name: "a"})}, 0, some},
 		{"behind a deny for names", []Rule{{Name: "d", Target: []string{"*.example.com"}}, named(Rule{Name: "a"})}, 0, sure("a")},
 		{"behind an allow for other methods", []Rule{{Name: "o", Action: Allow}, named(Rule{Name: "a"})}, 0, sure("a")},
-		{"a user", []Rule{named(Rule{Name: "a", User: []string{"*"}})}, 0, Decision{Challenge, "a", ReasonNeedsUser}},
-		{"a user for some addresses", []Rule{named(Rule{Name: "a", User: []string{"*"}, Target: []string{"8.8.8.8"}})}, 0, Decision{Challenge, "a", ReasonNeedsUser}},
+		{"a user", []Rule{named(Rule{Name: "a", User: []string{"*"}})}, 0, Decision{Challenge, "a", ReasonNeedsUser, nil}},
+		{"a user for some addresses", []Rule{named(Rule{Name: "a", User: []string{"*"}, Target: []string{"8.8.8.8"}})}, 0, Decision{Challenge, "a", ReasonNeedsUser, nil}},
 		{"a user for some, anybody for others", []Rule{named(Rule{Name: "a", User: []string{"*"}, Target: []string{"8.8.8.8"}}), named(Rule{Name: "b"})}, 0, some},
 	}
 	for _, tt := range tests {
@@ -76,7 +76,7 @@ func TestMayBindNeverRefusesWrongly(t *testing.T) {
 		counts[got.Action]++
 		for _, a := range addrs {
 			q.Target = target.FromAddrPort(netip.AddrPortFrom(a, port))
-			d, _ := p.Decide(q)
+			d, _ := p.Decide(located(q, a))
 			if d.Action == Allow && got.Action != Allow || d.Action == Challenge && got.Action == Deny {
 				t.Errorf("MayBind(%+v) = %+v, but %v gets %+v\nunder %+v", q, got, a, d, rules)
 			}
@@ -121,7 +121,7 @@ func TestReachOfBind(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustPolicy(t, Options{Rules: tt.rules, HasUsers: true})
-			if got := p.AdmitsAnonymous(netip.MustParseAddr("10.0.0.9"), "socks5", "main", false); got != (tt.want != "") {
+			if got := p.AdmitsAnonymous(netip.MustParseAddr("10.0.0.9"), "", "socks5", "main", false); got != (tt.want != "") {
 				t.Errorf("AdmitsAnonymous = %v, want %v", got, tt.want != "")
 			}
 			if rule, open := p.OpenTo("main", false); rule != tt.want || open != (tt.want != "") {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ func New(o Options) (*Policy, error) {
 		c := compiler{place: "rule[" + strconv.Itoa(i) + "]", load: load}
 		p.rules[i] = c.compile(&rules[i])
 		p.timed = p.timed || p.rules[i].time != nil
+		p.located = p.located || p.rules[i].country.named() || p.rules[i].clientCountry.named()
 		errs = multierror.Append(errs, c.faults...)
 	}
 	if err := errs.ErrorOrNil(); err != nil {
@@ -49,19 +51,22 @@ func (c *compiler) fault(key string, err error) {
 
 func (c *compiler) compile(r *Rule) rule {
 	out := rule{
-		name:       r.Name,
-		action:     r.Action,
-		anonymous:  r.Anonymous,
-		client:     c.prefixes("client", r.Client),
-		clientPort: c.ports("client_port", r.ClientPort),
-		user:       c.words("user", r.User),
-		group:      c.groups(r.Group),
-		protocol:   c.words("protocol", r.Protocol),
-		listener:   c.words("listener", r.Listener),
-		target:     c.targets(r.Target),
-		port:       c.ports("port", r.Port),
-		method:     c.words("method", r.Method),
-		time:       c.schedule(r.Time),
+		name:          r.Name,
+		action:        r.Action,
+		anonymous:     r.Anonymous,
+		client:        c.prefixes("client", r.Client),
+		clientPort:    c.ports("client_port", r.ClientPort),
+		clientCountry: c.countries("client_country", r.ClientCountry),
+		user:          c.words("user", r.User),
+		group:         c.groups(r.Group),
+		protocol:      c.words("protocol", r.Protocol),
+		listener:      c.words("listener", r.Listener),
+		target:        c.targets(r.Target),
+		port:          c.ports("port", r.Port),
+		method:        c.words("method", r.Method),
+		time:          c.schedule(r.Time),
+		country:       c.countries("country", r.Country),
+		way:           c.way(r),
 	}
 	if out.name == "" {
 		out.name = c.place
@@ -124,6 +129,54 @@ func (c *compiler) groups(list []string) words {
 		c.fault("group", errors.New(`"*" is no group; for any authenticated user write user = ["*"]`))
 	}
 	return w
+}
+
+// countries compiles a list of ISO 3166-1 alpha-2 codes. Which of them exist is not known here: the list changes.
+func (c *compiler) countries(key string, list []string) words {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		switch {
+		case s == "*":
+			c.fault(key, errors.New(`"*" is no country; leave the key out for addresses of all countries and of none`))
+		case len(s) != 2 || !isLetter(s[0]) || !isLetter(s[1]):
+			c.fault(key, fmt.Errorf("%q is no country; write two letters such as \"de\" (ISO 3166-1 alpha-2)", s))
+		}
+		out = append(out, strings.ToLower(s))
+	}
+	return newWords(out)
+}
+
+func isLetter(b byte) bool { return 'a' <= b|0x20 && b|0x20 <= 'z' }
+
+// way compiles the way out that a rule names, nil for none.
+func (c *compiler) way(r *Rule) *Way {
+	if r.Upstream == "" && len(r.Exit) == 0 {
+		return nil
+	}
+	key := "exit"
+	if r.Upstream != "" {
+		key = "upstream"
+	}
+	if r.Upstream != "" && len(r.Exit) > 0 {
+		c.fault("upstream", errors.New("the rule also names an exit, which says the way out by itself; remove one of the two"))
+	}
+	if r.Action != Allow {
+		c.fault(key, errors.New("only a rule that allows has a way out; remove it here"))
+	}
+	if strings.TrimSpace(r.Upstream) != r.Upstream {
+		c.fault("upstream", fmt.Errorf("%q has spaces around it", r.Upstream))
+	}
+	for i, s := range r.Exit {
+		switch {
+		case s == "*":
+			c.fault("exit", errors.New(`"*" is no exit; name those that clients may choose from, and first the one that is taken`))
+		case s == "" || strings.TrimSpace(s) != s:
+			c.fault("exit", fmt.Errorf("%q is empty or has spaces around it", s))
+		case slices.Contains(r.Exit[:i], s):
+			c.fault("exit", fmt.Errorf("%q stands twice", s))
+		}
+	}
+	return &Way{Upstream: r.Upstream, Exits: slices.Clone(r.Exit)}
 }
 
 func (c *compiler) targets(list []string) targets {

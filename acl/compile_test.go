@@ -31,6 +31,17 @@ func TestNewFaults(t *testing.T) {
 		{"spaces", Rule{Protocol: []string{" http"}, Listener: []string{"main "}, Method: []string{"\tGET"}}, []string{"protocol: ", "listener: ", "method: "}},
 		{"any group", Rule{Group: []string{"*"}}, []string{`group: "*" is no group`}},
 		{"time", Rule{Time: "sometimes"}, []string{"time: "}},
+		{"any country", Rule{Country: []string{"*"}}, []string{`country: "*" is no country; leave the key out`}},
+		{"no country", Rule{Country: []string{"de", "deu", "d", "", "d1", "ü", "d ", "{}"}}, []string{
+			`country: "deu" is no country; write two letters such as "de"`, `country: "d" is`, `country: "" is`, `country: "d1" is`,
+			`country: "ü" is`, `country: "d " is`, `country: "{}" is`,
+		}},
+		{"no country of the client", Rule{ClientCountry: []string{"*", "EU-West"}}, []string{`client_country: "*" is no country`, `client_country: "EU-West" is no country`}},
+		{"upstream of a deny", Rule{Upstream: "eu"}, []string{"upstream: only a rule that allows has a way out"}},
+		{"exit of a deny", Rule{Exit: []string{"eu"}}, []string{"exit: only a rule that allows has a way out"}},
+		{"two ways out", Rule{Action: Allow, Upstream: "eu", Exit: []string{"us"}}, []string{"upstream: the rule also names an exit"}},
+		{"spaces in ways out", Rule{Action: Allow, Upstream: " "}, []string{`upstream: " " has spaces around it`}},
+		{"exits", Rule{Action: Allow, Exit: []string{"eu", "*", "", " us", "eu"}}, []string{`exit: "*" is no exit`, `exit: "" is empty`, `exit: " us" is empty or has spaces`, `exit: "eu" stands twice`}},
 		{"target bits", Rule{Target: []string{"192.0.2.1/24"}}, []string{"target: 192.0.2.1/24 has bits behind its length; write 192.0.2.0/24"}},
 		{"target prefix", Rule{Target: []string{"10.0.0.0/33"}}, []string{`target: "10.0.0.0/33" is not a valid prefix`}},
 		{"short prefix", Rule{Target: []string{"10/8"}}, []string{`target: "10/8" is not a valid prefix`}},
@@ -71,19 +82,20 @@ func TestPolicyIsImmutable(t *testing.T) {
 		Name: "rule", Action: Allow, Client: mustPrefixes("10.0.0.0/8"), ClientPort: mustPorts("1-65535"), User: []string{"alice"},
 		Group: []string{"staff"}, Protocol: []string{"http"}, Listener: []string{"main"}, Target: []string{"example.com"},
 		Port: mustPorts("80"), Method: []string{"GET"},
+		Country: []string{"us"}, ClientCountry: []string{"de"}, Exit: []string{"eu"},
 	}
 	p := mustPolicy(t, Options{Rules: []Rule{rule}})
 	rule.Client[0] = netip.MustParsePrefix("192.0.2.0/24")
 	rule.ClientPort[0], rule.Port[0] = PortRange{1, 1}, PortRange{1, 1}
-	for _, list := range [][]string{rule.User, rule.Group, rule.Protocol, rule.Listener, rule.Target, rule.Method} {
+	for _, list := range [][]string{rule.User, rule.Group, rule.Protocol, rule.Listener, rule.Target, rule.Method, rule.Country, rule.ClientCountry, rule.Exit} {
 		list[0] = "changed"
 	}
 	r := Request{
 		Client: netip.MustParseAddr("10.0.0.9"), ClientPort: 5, Identity: "alice", Groups: []string{"staff"}, Protocol: "http",
-		Method: "GET", Listener: "main", Target: mustTarget("example.com:80"),
+		Method: "GET", Listener: "main", Target: mustTarget("example.com:80"), ClientCountry: "de", TargetCountry: "us",
 	}
-	if d, _ := p.Decide(r); inWords(d) != "allow rule" {
-		t.Errorf("Decide = %+v after the rule's lists were changed, want allow", d)
+	if d := p.DecideAddr(r, netip.MustParseAddr("8.8.8.8")); inWords(d) != "allow rule exit=eu" {
+		t.Errorf("DecideAddr = %+v after the rule's lists were changed, want allow", d)
 	}
 	if e := p.Explain(r, netip.Addr{}); strings.Contains(e.Steps[0].Why, "changed") {
 		t.Errorf("Explain says %q, which was written after New", e.Steps[0].Why)
@@ -97,7 +109,7 @@ func TestNilAndZeroDeny(t *testing.T) {
 		if want := (Decision{Reason: ReasonNoRule}); need || d != want || p.DecideName(r) != want || p.DecideAddr(r, netip.MustParseAddr("8.8.8.8")) != want {
 			t.Errorf("the %s Policy decides %+v, want %+v", name, d, want)
 		}
-		if _, open := p.OpenTo("main", false); open || p.AdmitsAnonymous(r.Client, "http", "main", false) || p.Warnings() != nil || p.Explain(r, netip.Addr{}).Steps != nil {
+		if _, open := p.OpenTo("main", false); open || p.AdmitsAnonymous(r.Client, "", "http", "main", false) || p.Warnings() != nil || p.Explain(r, netip.Addr{}).Steps != nil {
 			t.Errorf("the %s Policy admits or says something", name)
 		}
 	}

@@ -8,10 +8,15 @@ type Policy struct {
 	rules    []rule
 	hasUsers bool
 	timed    bool // some rule looks at the time
+	located  bool // some rule looks at a country
 }
 
 // LooksAtTime reports whether some rule does, so that Request.Time has to be set.
 func (p *Policy) LooksAtTime() bool { return p != nil && p.timed }
+
+// LooksAtCountry reports whether some rule looks at the country of the client or the target, so that
+// Request.ClientCountry and Request.TargetCountry have to be set.
+func (p *Policy) LooksAtCountry() bool { return p != nil && p.located }
 
 // Decide decides by name. needAddress is true when a rule that looks at the
 // target's address comes before the one that would decide, and the address
@@ -40,8 +45,8 @@ func (p *Policy) DecideAddr(r Request, a netip.Addr) Decision {
 }
 
 // DecideName decides by name alone, for what is handed to a backend: the SNI,
-// or the name of a raw row. Prefixes in rules match nothing, and there is no
-// address to guard, unless r.Target is itself an IP literal.
+// or the name of a raw row. Prefixes and countries in rules match nothing, and there is
+// no address to guard, unless r.Target is itself an IP literal.
 func (p *Policy) DecideName(r Request) Decision {
 	q := newQuery(&r, netip.Addr{})
 	q.nameOnly = true
@@ -114,5 +119,5 @@ func (p *Policy) outcome(r *rule, q *query) Decision {
 	if r.action == Allow && q.addr.IsValid() && guarded(q.addr, &r.target.prefixes) {
 		return Decision{Action: Deny, Rule: r.name, Reason: ReasonGuard}
 	}
-	return Decision{Action: r.action, Rule: r.name, Reason: ReasonRule}
+	return Decision{Action: r.action, Rule: r.name, Reason: ReasonRule, Way: r.way}
 }

@@ -25,7 +25,7 @@ type Step struct {
 	Rule   string // its name
 	Action Action // what it does when it matches: Allow or Deny
 	Result Result
-	Key    string // the key that did not match, such as "client"; else ""
+	Key    string // the key that did not match or needs the address, such as "client"; else ""
 	Why    string // a sentence for a person, without the rule's name
 }
 
@@ -108,7 +108,7 @@ func (p *Policy) step(r *rule, q *query, decided bool) Step {
 		}
 		return out
 	case needsAddress:
-		out.Result, out.Key = NeedsAddress, keyTarget.String()
+		out.Result, out.Key = NeedsAddress, k.String()
 		out.Why = fmt.Sprintf("whether it matches depends on the address of %s, which is not known here", cmp.Or(q.host, "whoever connects"))
 		return out
 	}
@@ -139,7 +139,7 @@ func (r *rule) matchedWhy() string {
 // namedKeys returns the keys that the rule names, as the configuration spells them.
 func (r *rule) namedKeys() []string {
 	var keys []string
-	for k := keyProtocol; k <= keyTarget; k++ {
+	for k := keyProtocol; k <= keyCountry; k++ {
 		if r.names(k) {
 			keys = append(keys, k.String())
 		}
@@ -162,6 +162,8 @@ func (r *rule) names(k key) bool {
 		return !r.client.empty()
 	case keyClientPort:
 		return len(r.clientPort) > 0
+	case keyClientCountry:
+		return r.clientCountry.named()
 	case keyUser:
 		return r.user.named()
 	case keyGroup:
@@ -170,6 +172,8 @@ func (r *rule) names(k key) bool {
 		return r.time != nil
 	case keyTarget:
 		return r.target.named
+	case keyCountry:
+		return r.country.named()
 	}
 	return false
 }
@@ -192,14 +196,31 @@ func (r *rule) missedWhy(q *query, k key) string {
 		return notIn("client", q.client.String(), texts(r.client.list))
 	case keyClientPort:
 		return notIn("client_port", fmt.Sprint(q.ClientPort), texts(r.clientPort))
+	case keyClientCountry:
+		return notInCountry(k, q.client, q.ClientCountry, r.clientCountry.list)
 	case keyUser:
 		return notIn("user", q.Identity, r.user.list)
 	case keyGroup:
 		return notIn("group", strings.Join(q.Groups, ", "), r.group.list)
 	case keyTime:
 		return fmt.Sprintf("time: %s is not in %q", q.Time.In(r.time.zone).Format("Mon 15:04 MST"), r.time.text)
+	case keyCountry:
+		return notInCountry(k, q.addr, q.TargetCountry, r.country.list)
 	}
 	return r.target.missedWhy(q)
+}
+
+// notInCountry is the sentence of a country that did not match: that of a, which is invalid where there is only a name.
+func notInCountry(k key, a netip.Addr, got string, want []string) string {
+	switch {
+	case !a.IsValid():
+		got = "that of a name without an address"
+	case got == "":
+		got = "that of " + a.String() + ", which is not known,"
+	default:
+		got = got + " of " + a.String()
+	}
+	return notIn(k.String(), got, want)
 }
 
 // missedWhy says what of the target did not match.

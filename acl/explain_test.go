@@ -52,7 +52,7 @@ func TestExplain(t *testing.T) {
 			{"behind", Allow, WouldMatch, "", "it names nothing, so it matches everything"},
 			{"behind and other", Allow, NotReached, "port", "port: 80 is not 1"},
 		}...)}},
-		{"by address", "93.184.216.34", Explanation{Decision: Decision{Allow, "decides", ReasonRule}, Steps: append(slices.Clone(misses), []Step{
+		{"by address", "93.184.216.34", Explanation{Decision: Decision{Allow, "decides", ReasonRule, nil}, Steps: append(slices.Clone(misses), []Step{
 			{"target", Deny, NoMatch, "target", "target: www.example.com at 93.184.216.34 is not a.example, b.example, c.example, d.example, e.example or 2 more"},
 			{"address", Deny, NoMatch, "target", "target: www.example.com at 93.184.216.34 is not 8.8.8.0/24"},
 			{"decides", Allow, Decides, "", "it matches by client, target"},
@@ -85,12 +85,12 @@ func TestExplainGuardAndUser(t *testing.T) {
 		{Name: "rest", Action: Allow},
 	}})
 	e := p.Explain(Request{Target: mustTarget("a.example:80")}, netip.Addr{})
-	if e.Decision != (Decision{Challenge, "staff", ReasonNeedsUser}) || e.Steps[0].Result != Decides ||
+	if e.Decision != (Decision{Challenge, "staff", ReasonNeedsUser, nil}) || e.Steps[0].Result != Decides ||
 		e.Steps[0].Why != "it matches by user, target; it needs a user, and the session has none" {
 		t.Errorf("Explain without a user = %+v", e)
 	}
 	e = p.Explain(Request{Target: mustTarget("2130706433:80")}, netip.Addr{})
-	if e.Decision != (Decision{Deny, "rest", ReasonGuard}) || e.Special != "loopback (RFC 1122)" ||
+	if e.Decision != (Decision{Deny, "rest", ReasonGuard, nil}) || e.Special != "loopback (RFC 1122)" ||
 		e.Steps[1].Why != "it names nothing, so it matches everything; but 127.0.0.1 is loopback (RFC 1122), and no prefix in its target lies inside that range" {
 		t.Errorf("Explain of a loopback literal = %+v", e)
 	}
@@ -112,7 +112,7 @@ func TestExplainAgreesWithDecide(t *testing.T) {
 		if named := p.ExplainName(q); named.Decision != p.DecideName(q) || named.NeedAddress {
 			t.Errorf("ExplainName = %+v; DecideName = %+v", named.Decision, p.DecideName(q))
 		}
-		d, e = p.DecideAddr(q, a), p.Explain(q, a)
+		d, e = p.DecideAddr(located(q, a), a), p.Explain(located(q, a), a)
 		var deciding []string
 		for _, s := range e.Steps {
 			if s.Result == Decides {

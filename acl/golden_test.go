@@ -119,6 +119,14 @@ func readRule(t *testing.T, place string, words []string) Rule {
 			r.Client = mustPrefixes(list...)
 		case "client_port":
 			r.ClientPort = mustPorts(list...)
+		case "client_country":
+			r.ClientCountry = list
+		case "country":
+			r.Country = list
+		case "upstream":
+			r.Upstream = value
+		case "exit":
+			r.Exit = list
 		case "user":
 			r.User = list
 		case "group":
@@ -176,6 +184,10 @@ func readAsk(t *testing.T, place string, words []string) ask {
 				t.Fatalf("%s: %v", place, err)
 			}
 			a.request.ClientPort = uint16(n)
+		case "from_country":
+			a.request.ClientCountry = value
+		case "country":
+			a.request.TargetCountry = value
 		case "user":
 			a.request.Identity = value
 		case "groups":
@@ -239,6 +251,12 @@ func inWords(d Decision) string {
 	}[Decision{Action: d.Action, Reason: d.Reason}]
 	if word == "" || (d.Reason == ReasonNoRule) != (d.Rule == "") {
 		return fmt.Sprintf("? %+v", d)
+	}
+	if d.Way != nil && d.Way.Upstream != "" {
+		rule += " upstream=" + d.Way.Upstream
+	}
+	if d.Way != nil && len(d.Way.Exits) > 0 {
+		rule += " exit=" + strings.Join(d.Way.Exits, ",")
 	}
 	return word + " " + rule
 }

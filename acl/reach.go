@@ -6,11 +6,11 @@ import (
 )
 
 // AdmitsAnonymous reports whether some request of a session without a user could be
-// admitted from this client on this row and listener. It looks at what is
+// admitted from this client, with its country as in Request.ClientCountry, on this row and listener. It looks at what is
 // known before the request is: so it can say yes where the request itself, its
 // target or its time, will turn out to be denied, but never no where it would be
 // admitted.
-func (p *Policy) AdmitsAnonymous(client netip.Addr, protocol, listener string, requireUser bool) bool {
+func (p *Policy) AdmitsAnonymous(client netip.Addr, clientCountry, protocol, listener string, requireUser bool) bool {
 	if p == nil {
 		return false
 	}
@@ -21,7 +21,8 @@ func (p *Policy) AdmitsAnonymous(client netip.Addr, protocol, listener string, r
 		switch {
 		case r.protocol.named() && !r.protocol.contains(protocol),
 			r.listener.named() && !r.listener.contains(listener),
-			!r.client.empty() && !r.client.contains(client):
+			!r.client.empty() && !r.client.contains(client),
+			r.clientCountry.named() && !r.clientCountry.contains(clientCountry):
 			continue
 		case r.admitsAnonymous(requireUser) && (!onlyBind || r.matchesMethod(MethodBind)):
 			return true
@@ -57,7 +58,7 @@ func (p *Policy) MayReach(r Request) Decision {
 		case o.Action == Challenge && challenge.Action != Challenge:
 			challenge = o
 		}
-		if len(r.port) == 0 && (!r.target.named || r.target.any) {
+		if len(r.port) == 0 && r.namesAnyTarget() {
 			d = o // whatever the target is
 			break
 		}
@@ -73,7 +74,8 @@ func (p *Policy) MayReach(r Request) Decision {
 // public address of IPv4 or of IPv6, and which rule it is. Client prefixes are
 // added up, within a rule and over the rules, so 0.0.0.0/1 with 128.0.0.0/1 is as open
 // as 0.0.0.0/0. Rules for some targets, times or protocols count as well, those for
-// backends among them: who means them to serve everybody has to say so.
+// backends among them: who means them to serve everybody has to say so. So do rules for clients of some countries, however
+// few: what addresses those have is not known here, and no country is a list of one's own clients.
 func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bool) {
 	if p == nil {
 		return "", false
@@ -97,7 +99,7 @@ func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bo
 			}
 			continue
 		}
-		if r.matchesEveryRequest() && !(r.protocol.named() && !r.protocol.any) {
+		if r.matchesEveryRequest() && !(r.protocol.named() && !r.protocol.any) && !r.clientCountry.named() {
 			refused := closed
 			if !r.matchesMethod(MethodBind) {
 				refused = onlyBind
@@ -116,11 +118,11 @@ func (r *rule) admitsAnonymous(requireUser bool) bool {
 }
 
 // matchesEveryRequest reports whether the rule names nothing of what a request
-// brings with it; client, row and listener are known before. Whether it matches
+// brings with it; client, its country, row and listener are known before. Whether it matches
 // BIND too is for matchesMethod.
 func (r *rule) matchesEveryRequest() bool {
 	return len(r.clientPort) == 0 && len(r.port) == 0 && r.time == nil &&
-		(!r.method.named() || r.method.any) && (!r.target.named || r.target.any)
+		(!r.method.named() || r.method.any) && r.namesAnyTarget()
 }
 
 // clients returns the prefixes of the clients that the rule names, all of them

@@ -54,6 +54,10 @@ func TestOpenTo(t *testing.T) {
 		{"for one target", []Rule{with(allow("a"), func(r *Rule) { r.Target = []string{"example.com"} })}, false, "a"},
 		{"for one protocol", []Rule{with(allow("a"), func(r *Rule) { r.Protocol = []string{"tls"} })}, false, "a"},
 		{"at some time", []Rule{with(allow("a"), func(r *Rule) { r.Time = "Mon" })}, false, "a"},
+		{"for targets in a country", []Rule{with(allow("a"), func(r *Rule) { r.Country = []string{"de"} })}, false, "a"},
+		{"for clients of a country", []Rule{with(allow("a"), func(r *Rule) { r.ClientCountry = []string{"de"} })}, false, "a"},
+		{"behind a deny for targets in a country", []Rule{{Name: "d", Country: []string{"de"}}, allow("a")}, false, "a"},
+		{"behind a deny for clients of a country", []Rule{{Name: "d", ClientCountry: []string{"de"}}, allow("a")}, false, "a"},
 		{"for another listener", []Rule{with(allow("a"), func(r *Rule) { r.Listener = []string{"other"} })}, false, ""},
 		{"for this listener", []Rule{with(allow("a"), func(r *Rule) { r.Listener = []string{"other", "main"} })}, false, "a"},
 		{"behind a deny for another listener", []Rule{{Name: "d", Listener: []string{"other"}}, allow("a")}, false, "a"},
@@ -100,7 +104,7 @@ func TestAdmitsAnonymous(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := mustPolicy(t, Options{Rules: tt.rules, HasUsers: true})
-			if got := p.AdmitsAnonymous(netip.MustParseAddr("::ffff:10.0.0.9"), "http", "main", tt.requireUser); got != tt.want {
+			if got := p.AdmitsAnonymous(netip.MustParseAddr("::ffff:10.0.0.9"), "", "http", "main", tt.requireUser); got != tt.want {
 				t.Errorf("AdmitsAnonymous(10.0.0.9, http, main, %v) = %v, want %v", tt.requireUser, got, tt.want)
 			}
 		})
@@ -113,11 +117,11 @@ func TestAdmitsAnonymousNeverSaysNoWrongly(t *testing.T) {
 	eachRandom(t, func(_ *rand.Rand, rules []Rule, _ bool, p *Policy, q Request, addrs []netip.Addr) {
 		q.Identity, q.Groups = "", nil
 		for _, a := range addrs {
-			if p.DecideAddr(q, a).Action != Allow {
+			if p.DecideAddr(located(q, a), a).Action != Allow {
 				continue
 			}
 			admitted++
-			if !p.AdmitsAnonymous(q.Client, q.Protocol, q.Listener, q.RequireUser) {
+			if !p.AdmitsAnonymous(q.Client, q.ClientCountry, q.Protocol, q.Listener, q.RequireUser) {
 				t.Errorf("AdmitsAnonymous says no, but DecideAddr(%+v, %v) allows\nunder %+v", q, a, rules)
 			}
 		}

@@ -7,19 +7,22 @@ import (
 
 // rule is a compiled Rule.
 type rule struct {
-	name       string
-	action     Action
-	anonymous  bool
-	client     prefixes
-	clientPort ports
-	user       words
-	group      words
-	protocol   words
-	listener   words
-	target     targets
-	port       ports
-	method     words
-	time       *schedule // nil is always
+	name          string
+	action        Action
+	anonymous     bool
+	client        prefixes
+	clientPort    ports
+	clientCountry words // countries, in lower case
+	user          words
+	group         words
+	protocol      words
+	listener      words
+	target        targets
+	port          ports
+	method        words
+	time          *schedule // nil is always
+	country       words     // of the target's address, in lower case
+	way           *Way      // nil where the rule names neither an upstream nor an exit
 }
 
 // query is a Request as the rules look at it.
@@ -42,7 +45,7 @@ const (
 )
 
 // key is a key of a rule, in the order in which they are looked at: the cheap
-// ones first, the target last, since it may cost a look-up of the name.
+// ones first, the target and its country last, since they may cost a look-up of the name.
 type key uint8
 
 const (
@@ -53,30 +56,50 @@ const (
 	keyPort
 	keyClient
 	keyClientPort
+	keyClientCountry
 	keyUser
 	keyGroup
 	keyTime
 	keyTarget
+	keyCountry
 )
 
 // String returns the key as the configuration spells it.
 func (k key) String() string {
-	return [...]string{"", "protocol", "listener", "method", "port", "client", "client_port", "user", "group", "time", "target"}[k]
+	return [...]string{
+		"", "protocol", "listener", "method", "port", "client", "client_port", "client_country", "user", "group", "time", "target", "country",
+	}[k]
 }
 
-// match says how the rule stands to q, and by which key it missed.
+// match says how the rule stands to q, and which key it missed by or needs the address for.
 func (r *rule) match(q *query) (state, key) {
 	if k := r.missedKey(q); k != keyNone {
 		return missed, k
 	}
-	s := r.target.match(q)
-	if s == missed {
-		return missed, keyTarget
+	if s := r.target.match(q); s != matched {
+		return s, keyTarget
 	}
-	return s, keyNone
+	if s := r.matchCountry(q); s != matched {
+		return s, keyCountry
+	}
+	return matched, keyNone
 }
 
-// missedKey returns the first key but the target that does not match.
+// matchCountry judges the country of q's address as targets.match does the address itself.
+func (r *rule) matchCountry(q *query) state {
+	switch {
+	case !r.country.named(), q.addr.IsValid() && r.country.contains(q.TargetCountry):
+		return matched
+	case q.addr.IsValid(), q.nameOnly:
+		return missed
+	}
+	return needsAddress
+}
+
+// namesAnyTarget reports whether the rule matches every target at its ports, whatever it is.
+func (r *rule) namesAnyTarget() bool { return (!r.target.named || r.target.any) && !r.country.named() }
+
+// missedKey returns the first key but the target and its country that does not match.
 func (r *rule) missedKey(q *query) key {
 	switch {
 	case r.protocol.named() && !r.protocol.contains(q.Protocol):
@@ -91,6 +114,8 @@ func (r *rule) missedKey(q *query) key {
 		return keyClient
 	case len(r.clientPort) > 0 && !r.clientPort.contains(q.ClientPort):
 		return keyClientPort
+	case r.clientCountry.named() && !r.clientCountry.contains(q.ClientCountry):
+		return keyClientCountry
 	}
 	if q.Identity != "" {
 		if r.user.named() && !r.user.contains(q.Identity) {

@@ -119,6 +119,7 @@ func (r *rule) coversRequests(o *rule) bool {
 	return r.protocol.covers(&o.protocol) && r.listener.covers(&o.listener) && r.method.covers(&o.method) &&
 		r.port.covers(o.port) && r.clientPort.covers(o.clientPort) &&
 		(r.client.empty() || !o.client.empty() && r.client.covers(&o.client)) &&
+		r.clientCountry.covers(&o.clientCountry) && r.country.covers(&o.country) &&
 		(r.time == nil || o.time != nil && r.time.text == o.time.text) &&
 		r.target.covers(&o.target)
 }

@@ -27,6 +27,13 @@ func TestWarnings(t *testing.T) {
 		{"behind another protocol", []Rule{{Name: "a", Protocol: []string{"http"}}, {Name: "b"}}, nil},
 		{"behind the same time", []Rule{{Name: "a", Time: "Mon"}, {Name: "b", Time: "Mon"}}, []string{"can never be reached"}},
 		{"behind another time", []Rule{{Name: "a", Time: "Mon"}, {Name: "b", Time: "Tue"}}, nil},
+		{"behind more countries", []Rule{{Name: "a", Country: []string{"DE", "fr"}}, {Name: "b", Country: []string{"de"}}}, []string{"can never be reached"}},
+		{"behind other countries", []Rule{{Name: "a", Country: []string{"de"}}, {Name: "b", Country: []string{"de", "fr"}}}, nil},
+		{"behind one country", []Rule{{Name: "a", Country: []string{"de"}}, {Name: "b"}}, nil},
+		{"one country behind all", []Rule{{Name: "a"}, {Name: "b", Country: []string{"de"}}}, []string{"can never be reached"}},
+		{"behind more countries of clients", []Rule{{Name: "a", ClientCountry: []string{"de", "fr"}}, {Name: "b", ClientCountry: []string{"FR"}}}, []string{"can never be reached"}},
+		{"behind one country of clients", []Rule{{Name: "a", ClientCountry: []string{"de"}}, {Name: "b"}}, nil},
+		{"a country is not one of clients", []Rule{{Name: "a", ClientCountry: []string{"de"}}, {Name: "b", Country: []string{"de"}}}, nil},
 		{"behind some users", []Rule{{Name: "a", User: []string{"alice"}}, {Name: "b"}}, nil},
 		{"behind the same users", []Rule{{Name: "a", User: []string{"alice", "bob"}}, {Name: "b", User: []string{"bob"}}}, []string{"can never be reached"}},
 		{"behind the same group", []Rule{{Name: "a", Group: []string{"g"}}, {Name: "b", Group: []string{"g"}, Port: mustPorts("80")}}, []string{"can never be reached"}},
@@ -79,7 +86,7 @@ func TestUnreachableRulesNeverDecide(t *testing.T) {
 				t.Fatalf("there is no %s", name)
 			}
 			for _, a := range addrs {
-				if d := p.DecideAddr(q, a); d.Rule == name {
+				if d := p.DecideAddr(located(q, a), a); d.Rule == name {
 					t.Errorf("%s\nbut DecideAddr(%+v, %v) = %+v\nunder %+v", w, q, a, d, rules)
 				}
 			}

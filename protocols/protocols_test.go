@@ -9,6 +9,7 @@ import (
 
 	multierror "github.com/hashicorp/go-multierror"
 
+	"polyport/internal/pool"
 	"polyport/internal/upstream"
 	"polyport/mux"
 	"polyport/protocols/raw"
@@ -27,7 +28,7 @@ func decodeRaw(rows raw.Options) func(string, any) error {
 
 var oneBackend = spec.Env{
 	Backend: func(name string) (*upstream.Backend, bool) {
-		return &upstream.Backend{Name: name, Servers: []string{"127.0.0.1:22"}}, name == "ssh"
+		return newBackend(name, "127.0.0.1:22"), name == "ssh"
 	},
 	SilentTo: "ssh",
 }
@@ -102,4 +103,13 @@ func TestRowsListsEveryFaultWithItsPlace(t *testing.T) {
 			t.Errorf("the faults %s lack %q", text, want)
 		}
 	}
+}
+
+// newBackend makes a backend of servers that are well written.
+func newBackend(name string, servers ...string) *upstream.Backend {
+	b, err := upstream.NewBackend(upstream.BackendOptions{Servers: servers, Pool: pool.Options{Name: name}}, nil)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

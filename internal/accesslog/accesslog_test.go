@@ -76,6 +76,14 @@ func lossyRecord() session.Record {
 	return r
 }
 
+// chainedRecord is one that left through an upstream, by name.
+func chainedRecord() session.Record {
+	r := tunnelRecord()
+	r.Address, r.Backend = netip.AddrPort{}, ""
+	r.Upstream, r.Server, r.Exit, r.ByName = "eu", "socks5://[2001:db8::7]:1080", "frankfurt", true
+	return r
+}
+
 func TestLines(t *testing.T) {
 	bare := session.Record{ID: session.NewID("abc-", 2), Start: full().Start, Client: full().Client, Listener: "main", Protocol: "reject"}
 	tests := []struct {
@@ -90,6 +98,9 @@ func TestLines(t *testing.T) {
 		{"json, a stream", appendJSON, streamRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"http","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","tls":"TLS 1.3","server_name":"proxy.example.net","connection":"abc-10","stream":4294967295,"method":"GET","version":"HTTP/2","target":"example.com:80","url":"http://example.com/a?","address":"198.51.100.1:80","backend":"web","rule":"staff","reason":"idle_timeout","status":200,"bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000,"err":"cut short"}`},
 		{"json, UDP", appendJSON, udpRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"socks5","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","method":"UDP","version":"SOCKS5","rule":"staff","bytes_from_client":120,"bytes_from_target":3456,"datagrams_from_client":12,"datagrams_from_target":10,"targets":3,"setup_s":0.001500,"duration_s":2.250000}`},
 		{"json, UDP with losses", appendJSON, lossyRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"socks5","listener":"main","client":"192.0.2.7:51000","identity":"alice","user_id":"al","method":"UDP","version":"SOCKS5","rule":"staff","bytes_from_client":120,"bytes_from_target":3456,"datagrams_from_client":1,"datagrams_from_target":0,"targets":1,"datagrams_denied":2,"datagrams_fragmented":3,"datagrams_limited":4,"datagrams_dropped":5,"unreachable":6,"setup_s":0.001500,"duration_s":2.250000}`},
+		{"json, through an upstream", appendJSON, chainedRecord(), `{"time":"2026-03-01T12:00:02.250Z","level":"INFO","msg":"session end","id":"abc-1","protocol":"socks5","listener":"main","client":"192.0.2.7:51000","user_id":"al","method":"CONNECT","version":"SOCKS5","target":"example.com:80","upstream":"eu","server":"socks5://[2001:db8::7]:1080","exit":"frankfurt","resolved_by":"upstream","rule":"staff","bytes_from_client":120,"bytes_from_target":3456,"setup_s":0.001500,"duration_s":2.250000}`},
+		{"text, through an upstream", appendText, chainedRecord(), `12:00:02.250 socks5 192.0.2.7:51000 CONNECT example.com:80 SOCKS5 upstream=eu server=socks5://[2001:db8::7]:1080 exit=frankfurt bytes=120/3456 2.25s rule="staff" id=abc-1`},
+		{"squid, through an upstream", appendSquid, chainedRecord(), `1772366402.250   2250 192.0.2.7 TCP_TUNNEL/200 3456 CONNECT example.com:80 - FIRSTUP_PARENT/2001:db8::7 -`},
 		{"text, UDP", appendText, udpRecord(), `12:00:02.250 socks5 192.0.2.7:51000 user=alice UDP SOCKS5 bytes=120/3456 datagrams=12/10 targets=3 2.25s rule="staff" id=abc-1`},
 		{"common, UDP", appendCommon, udpRecord(), `192.0.2.7 - alice [01/Mar/2026:12:00:00 +0000] "UDP SOCKS5" 200 3456`},
 		{"squid, UDP", appendSquid, udpRecord(), `1772366402.250   2250 192.0.2.7 NONE_NONE/200 3456 UDP - alice HIER_NONE/- -`},

@@ -1,8 +1,10 @@
 package accesslog
 
 import (
+	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +89,12 @@ func appendJSON(b []byte, r *session.Record, redact bool) []byte {
 	l.str(`,"url":`, redacted(r.URL, redact))
 	l.addr(`,"address":`, r.Address)
 	l.str(`,"backend":`, r.Backend)
+	l.str(`,"upstream":`, r.Upstream)
+	l.str(`,"server":`, r.Server)
+	l.str(`,"exit":`, r.Exit)
+	if r.ByName {
+		l.str(`,"resolved_by":`, "upstream")
+	}
 	l.str(`,"rule":`, r.Rule)
 	l.str(`,"reason":`, r.Reason)
 	if r.Status != 0 {
@@ -124,6 +132,12 @@ func appendText(b []byte, r *session.Record, redact bool) []byte {
 	if r.Address.IsValid() {
 		b = append(b, " address="...)
 		b = r.Address.AppendTo(b)
+	}
+	for _, f := range [...]struct{ key, value string }{{" upstream=", r.Upstream}, {" server=", r.Server}, {" exit=", r.Exit}} {
+		if f.value != "" {
+			b = append(b, f.key...)
+			b = append(b, f.value...) // names and addresses that the owner wrote
+		}
 	}
 	b = append(b, " bytes="...)
 	b = strconv.AppendInt(b, r.BytesFromClient, 10)
@@ -230,7 +244,7 @@ func isHTTP(r *session.Record) bool { return r.Protocol == "http" || r.Protocol 
 // isDenied reports whether policy or authentication refused the session.
 func isDenied(r *session.Record) bool {
 	switch r.Reason {
-	case "rule", "no_rule", "guard", "needs_user", "bad_credentials", "locked_out":
+	case "rule", "no_rule", "guard", "needs_user", "bad_credentials", "locked_out", "bad_user_parameters":
 		return r.Setup == 0
 	}
 	return r.Status == 407
@@ -266,13 +280,28 @@ func appendSquid(b []byte, r *session.Record, redact bool) []byte {
 	b = appendOrDash(b, url, appendPercent)
 	b = append(b, ' ')
 	b = appendOrDash(b, r.Identity, appendPercent)
-	if r.Address.IsValid() {
+	switch {
+	case r.Upstream != "" && r.Server != "":
+		b = append(b, " FIRSTUP_PARENT/"...)
+		b = append(b, host(r.Server)...)
+	case r.Address.IsValid():
 		b = append(b, " HIER_DIRECT/"...)
 		b = r.Address.Addr().AppendTo(b)
-	} else {
+	default:
 		b = append(b, " HIER_NONE/-"...)
 	}
 	return append(b, " -\n"...)
+}
+
+// host is the host of a proxy such as "socks5://192.0.2.1:1080".
+func host(server string) string {
+	if _, rest, ok := strings.Cut(server, "://"); ok {
+		server = rest
+	}
+	if h, _, err := net.SplitHostPort(server); err == nil {
+		return h
+	}
+	return server
 }
 
 // squidResult names the outcome in Squid's words.

@@ -13,4 +13,7 @@ var compareFiles = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
 	cmp.Comparer(func(a, b Prefix) bool { return a == b }),
+	cmp.Comparer(func(a, b Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b Secret) bool { return a == b }),
+	cmp.Comparer(func(a, b ServerURL) bool { return a == b }),
 }

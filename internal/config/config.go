@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 )
 
 // maxFileSize bounds a configuration file, in bytes.
@@ -26,6 +27,8 @@ const maxFileSize = 1 << 20
 type File struct {
 	// AllowOpenProxy lets the gateway start although anyone on the network could use it.
 	AllowOpenProxy bool `toml:"allow_open_proxy" reload:"live"`
+	// DefaultUpstream is the upstream of rules that allow and name neither upstream nor exit; "" is none.
+	DefaultUpstream string `toml:"default_upstream" reload:"live"`
 	// Listen holds the [listen.NAME] tables; never empty.
 	Listen map[string]Listener `toml:"listen" reload:"relisten"`
 	Sniff  Sniff               `toml:"sniff"`
@@ -40,9 +43,14 @@ type File struct {
 	Rule []Rule `toml:"rule" reload:"live"`
 	// Backend holds the [backend.NAME] tables.
 	Backend map[string]Backend `toml:"backend" reload:"live"`
-	TLS     TLS                `toml:"tls"`
-	Log     Log                `toml:"log"`
-	DNS     DNS                `toml:"dns"`
+	// Upstream, Exit and Site hold the [upstream.NAME], [exit.NAME] and [site.NAME] tables.
+	Upstream map[string]Upstream `toml:"upstream" reload:"live"`
+	Exit     map[string]Exit     `toml:"exit" reload:"live"`
+	Site     map[string]Site     `toml:"site" reload:"live"`
+	GeoIP    GeoIP               `toml:"geoip"`
+	TLS      TLS                 `toml:"tls"`
+	Log      Log                 `toml:"log"`
+	DNS      DNS                 `toml:"dns"`
 
 	// DefaultRules says that nobody wrote a rule into the file: the default
 	// policy stands behind Rule, which then holds at most what Override added.
@@ -102,6 +110,7 @@ func Parse(name string, data []byte) (*File, error) {
 	}
 	f.DefaultRules = f.Rule == nil
 	f.resolvePaths(filepath.Dir(name))
+	f.lowerCountries()
 	return f, errs.err()
 }
 
@@ -143,13 +152,20 @@ func (f *File) resolvePaths(folder string) {
 		within(&c.OCSP)
 		f.TLS.Certificate[name] = c
 	}
+	for name, u := range f.Upstream {
+		within(&u.TLS.CA)
+		within(&u.TLS.Certificate)
+		within(&u.TLS.Key)
+		if path, ok := strings.CutPrefix(u.Password.ref, "file:"); ok {
+			within(&path)
+			u.Password.ref = "file:" + path
+		}
+		f.Upstream[name] = u
+	}
 }
 
 // ListenerNames returns the names of the listeners, sorted.
 func (f *File) ListenerNames() []string { return sortedKeys(f.Listen) }
-
-// BackendNames returns the names of the backends, sorted.
-func (f *File) BackendNames() []string { return sortedKeys(f.Backend) }
 
 func sortedKeys[V any](m map[string]V) []string {
 	names := make([]string, 0, len(m))

@@ -29,6 +29,12 @@ type wanter interface{ wanted() string }
 // defaulter is an element of a map or an array that starts from more than zero.
 type defaulter interface{ setDefaults() }
 
+// shorthander is a table that may also be written as a string.
+type shorthander interface {
+	wanter
+	short(text string) error
+}
+
 // decode fills into, a pointer, with data. What data does not name stays as it is.
 func (d *decoder) decode(p *place, data any, into any) {
 	v := reflect.ValueOf(into)
@@ -50,6 +56,8 @@ func (d *decoder) value(p *place, data any, v reflect.Value) {
 		return
 	}
 	switch u := v.Addr().Interface().(type) {
+	case shorthander:
+		d.shorthand(p, data, u, v)
 	case toml.Unmarshaler:
 		if err := u.UnmarshalTOML(data); err != nil {
 			d.fault(p, err)
@@ -85,6 +93,20 @@ func (d *decoder) text(p *place, data any, u encoding.TextUnmarshaler) {
 	}
 	if err := u.UnmarshalText([]byte(s)); err != nil {
 		d.fault(p, err)
+	}
+}
+
+// shorthand fills a table that may also be written as a string.
+func (d *decoder) shorthand(p *place, data any, u shorthander, v reflect.Value) {
+	switch t := data.(type) {
+	case string:
+		if err := u.short(t); err != nil {
+			d.fault(p, err)
+		}
+	case map[string]any:
+		d.table(p, data, v)
+	default:
+		d.fault(p, typeFault(u.wanted(), data))
 	}
 }
 
@@ -175,7 +197,7 @@ func (d *decoder) array(p *place, data any, v reflect.Value) {
 	src := reflect.ValueOf(data)
 	if src.Kind() != reflect.Slice {
 		want := "an array"
-		if v.Type().Elem().Kind() == reflect.Struct && !isText(v.Type().Elem()) {
+		if e := v.Type().Elem(); e.Kind() == reflect.Struct && !isText(e) && !reflect.PointerTo(e).Implements(reflect.TypeFor[shorthander]()) {
 			want = fmt.Sprintf("an array of tables, each under its own [[%s]]", p)
 		}
 		d.fault(p, typeFault(want, data))

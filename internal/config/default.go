@@ -52,6 +52,7 @@ func Default() *File {
 		HTTP:         HTTP{Anonymity: AnonymityHideClient},
 		Bind:         Bind{Timeout: Duration(time.Minute), PerClient: 4},
 		Log:          Log{Level: "info", Access: AccessAuto, AccessTo: ToStderr, RedactQuery: true},
+		DNS:          defaultDNS(),
 		DefaultRules: true,
 	}
 }

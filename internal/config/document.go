@@ -106,13 +106,15 @@ type locator struct{}
 func (*locator) UnmarshalTOML(any) error { return errHere }
 
 // line returns the line of a value, or 0 where the parser gives none that is
-// right: below an array of tables it would be that of the last element, whichever is asked for.
+// right: below [[rule]] it would be that of the last element, whichever is asked for.
 func (d *document) line(p *place) int {
-	for p != nil && p.index >= 0 {
-		p = p.up // an element of an array is looked for where its array begins
+	for up := p; up != nil; up = up.up {
+		if up.index >= 0 {
+			p = up.up // an element of an array, and what is in it, is looked for where its array begins
+		}
 	}
-	keys, ok := p.keys()
-	if !ok || len(keys) == 0 {
+	keys, _ := p.keys()
+	if len(keys) == 0 {
 		return 0
 	}
 	last := len(keys) - 1

@@ -30,6 +30,8 @@ func FuzzParse(f *testing.F) {
 		"[listen.a]\naddress = [\"[::]:1-9\", \"0.0.0.0:5\"]\n[listen.A]\n", "rule = [{}, {action = 1}]\n",
 		"[backend.a]\nservers = [\"127.0.0.1:7659\"]\n[sniff]\nsilent_to = \"a\"\n", "\"\\u001b\" = 1\n",
 		"[protocols.tls]\nx = 1\n[protocols.TLS]\n", "[auth]\ngroups = { a = [\"\"] }\n", "a.b.c.d.e.f = [[[[1]]]]\n",
+		"[upstream.a]\nservers = [\"http://u:p@h\", { url = \"socks4://h\", country = \"DE\" }, {}]\nvia = \"b\"\n[upstream.b]\nvia = \"a\"\n",
+		"[exit.a]\ncountry = [\"de\"]\nlocal_address = [\"::/0\"]\n[site.a]\nhosts = [\"*.a\", \"*\"]\n", "[dns]\nbootstrap = { a = [\"::1\"] }\nservers = [\"tls://A\"]\n",
 		"rule = 1", "[rule.a]\n", "listen = []", "[dns]\nservers = [\"udp://[::1%25]\"]\n",
 	} {
 		f.Add([]byte(seed))

@@ -174,7 +174,7 @@ port = ["99999"]
 			`f.toml: rule[1].action (the 2nd [[rule]]): this must be a string, and is a whole number`,
 		}},
 		{"an array of inline tables counts too", "rule = [{action = \"allow\"}, {action = 5}]\n", []string{
-			`f.toml: rule[1].action (the 2nd [[rule]]): this must be a string, and is a whole number`,
+			`f.toml:1: rule[1].action (the 2nd [[rule]]): this must be a string, and is a whole number`,
 		}},
 		{"[rule] for [[rule]]", "[rule]\naction = \"allow\"\n", []string{
 			`f.toml:1: rule: this must be an array of tables, each under its own [[rule]], and is a table`,
@@ -188,11 +188,27 @@ port = ["99999"]
 		{"an element of an array, where the array begins", "[listen.main]\naddress = [\n  \"127.0.0.1:1\",\n  \":7659\",\n]\n", []string{
 			`f.toml:2: listen.main.address[1]: ":7659" names no address: write "0.0.0.0:7659", and "[::]:7659" for IPv6`,
 		}},
-		{"what comes later says so", "[upstream.eu]\nservers = []\n[backend.a]\nservers = [\"a:1\"]\nhealth = {}\n[[rule]]\naction = \"allow\"\nupstream = \"eu\"\ncountry = [\"DE\"]\n", []string{
-			`f.toml:5: backend.a.health: "health" is not supported by this version of polyport: remove it`,
-			`f.toml: rule[0].country (the 1st [[rule]]): "country" is not supported by this version of polyport: remove it`,
-			`f.toml: rule[0].upstream (the 1st [[rule]]): "upstream" is not supported by this version of polyport: remove it`,
-			`f.toml: upstream: "upstream" is not supported by this version of polyport: remove it`,
+		{"what comes later says so", "[metrics]\n[admin]\n[[rule]]\naction = \"allow\"\nlimit = 5\n", []string{
+			`f.toml:1: metrics: "metrics" is not supported by this version of polyport: remove it`,
+			`f.toml:2: admin: "admin" is not supported by this version of polyport: remove it`,
+			`f.toml: rule[0].limit (the 1st [[rule]]): "limit" is not supported by this version of polyport: remove it`,
+		}},
+		{"servers as strings and as tables", "[upstream.eu]\nservers = [\"http://a\", 5, { url = \"http://b\", wieght = 2, drain = 1 }, { url = 6 }]\n[backend.a]\nservers = \"a:1\"\n[backend.b]\nservers = [{ adress = \"a:1\" }, [\"a:1\"]]\n", []string{
+			`f.toml:2: upstream.eu.servers[1]: this must be a server in quotes, such as "socks5://198.51.100.7:1080", or a table such as { url = "socks5://198.51.100.7:1080" }, and is a whole number`,
+			`f.toml:2: upstream.eu.servers[2].drain: this must be true or false, and is a whole number`,
+			`f.toml:2: upstream.eu.servers[2].wieght: unknown key: did you mean "weight"?`,
+			`f.toml:2: upstream.eu.servers[3].url: this must be a URL in quotes, such as "socks5://198.51.100.7:1080", and is a whole number`,
+			`f.toml:4: backend.a.servers: this must be an array, and is a string: put it in brackets, ["..."]`,
+			`f.toml:6: backend.b.servers[0].adress: unknown key: did you mean "address"?`,
+			`f.toml:6: backend.b.servers[1]: this must be a server in quotes, such as "10.0.0.1:80", or a table such as { address = "10.0.0.1:80" }, and is an array`,
+		}},
+		{"keys inside tables of upstreams", "[upstream.eu]\nserver = []\ntls = { sni = \"a\" }\nhealth = { evry = \"1s\" }\n[exit.eu]\nlocal_addres = []\n[dns]\nbootstrap = { \"a.example\" = [\"b.example\", 5] }\n", []string{
+			`f.toml:2: upstream.eu.server: unknown key: did you mean "servers"?`,
+			`f.toml:3: upstream.eu.tls.sni: unknown key: what may stand here is "ca", "certificate", "key", "server_name"`,
+			`f.toml:4: upstream.eu.health.evry: unknown key: did you mean "every"?`,
+			`f.toml:6: exit.eu.local_addres: unknown key: did you mean "local_address"?`,
+			`f.toml:8: dns.bootstrap."a.example"[0]: "b.example" is not an IP address: write one such as "192.0.2.1" or "2001:db8::1"`,
+			`f.toml:8: dns.bootstrap."a.example"[1]: this must be an IP address in quotes, such as "192.0.2.1", and is a whole number`,
 		}},
 		{"an unknown table", "[lsiten.main]\n", []string{
 			`f.toml: lsiten: unknown key: did you mean "listen"?`,
@@ -213,7 +229,7 @@ port = ["99999"]
 			"f.toml:1: TOML files cannot contain control characters: '0x1b'",
 		}},
 		{"nor an escaped one", `"\u001b[2J\n" = 5`, []string{
-			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "listen", "sniff", "timeouts", "limits", "udp", "auth", "http", "bind", "rule", "backend", "tls", "log", "dns", "protocols"`,
+			`f.toml:1: "\x1b[2J\n": unknown key: what may stand here is "allow_open_proxy", "default_upstream", "listen", "sniff", "timeouts", "limits", "udp", "auth", "http", "bind", "rule", "backend", "upstream", "exit", "site", "geoip", "tls", "log", "dns", "protocols"`,
 		}},
 	}
 	for _, tt := range tests {

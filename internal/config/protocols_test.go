@@ -126,8 +126,8 @@ unexported = 1
 	want := []string{
 		`f.toml:4: protocols.p.u8: 256 is too large`,
 		`f.toml:5: protocols.p.i8: -129 is too small`,
+		`f.toml:11: protocols.p.tables[1].x: this must be a whole number, and is a string`,
 		`f.toml:12: protocols.p.bad: cannot decode into a chan int`,
-		`f.toml: protocols.p.tables[1].x: this must be a whole number, and is a string`,
 	}
 	if diff := cmp.Diff(want, faultTexts(err)); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)

@@ -21,6 +21,36 @@ func (f *File) checkRules(errs *faults, known knownNames) {
 		p := f.rulePlace(i)
 		checkAction(errs, p, r)
 		checkMatchers(errs, p, r, known)
+		f.checkRuleCountries(errs, p, r)
+		checkWay(errs, p, r, known)
+	}
+}
+
+// checkRuleCountries judges what only a database can match.
+func (f *File) checkRuleCountries(errs *faults, p *place, r Rule) {
+	for _, key := range []struct {
+		name      string
+		countries []string
+	}{{"country", r.Country}, {"client_country", r.ClientCountry}} {
+		if len(key.countries) > 0 && f.GeoIP.Database == "" {
+			errs.addf(p.key(key.name), `there is no database that knows countries: write database = "GeoLite2-Country.mmdb", or another, into [geoip]`)
+		}
+		checkCountries(errs, p.key(key.name), key.countries)
+	}
+}
+
+// checkWay judges the names in upstream and exit, which say how what the rule allows gets to its target. Which rule may have them is judged by
+// package acl.
+func checkWay(errs *faults, p *place, r Rule, known knownNames) {
+	if r.Upstream != "" && r.Upstream != DirectUpstream {
+		checkExists(errs, p.key("upstream"), "upstream", r.Upstream, known.upstreams)
+	}
+	if r.Exit != nil && len(r.Exit) == 0 {
+		errs.addf(p.key("exit"), "an empty list names no exit: name one, or remove the key")
+	}
+	for i, name := range r.Exit {
+		checkExists(errs, p.key("exit").at(i), "exit", name, known.exits)
+		checkTwice(errs, p.key("exit"), r.Exit, i)
 	}
 }
 

@@ -103,8 +103,10 @@ type Auth struct {
 	ClientCertificate string `toml:"client_certificate" reload:"live"`
 	ClientIdentity    string `toml:"client_identity" reload:"live"`
 	// Groups maps a group's name to its users.
-	Groups  map[string][]string `toml:"groups" reload:"live"`
-	Lockout Lockout             `toml:"lockout"`
+	Groups map[string][]string `toml:"groups" reload:"live"`
+	// UserParameters is what clients may add to their user names, some of the Parameter constants; none is nothing.
+	UserParameters []string `toml:"user_parameters" reload:"live"`
+	Lockout        Lockout  `toml:"lockout"`
 }
 
 // Lockout keeps those who guess passwords out.
@@ -152,12 +154,13 @@ type Rule struct {
 	Method    []string    `toml:"method" reload:"live"`
 	Time      string      `toml:"time" reload:"live"`
 	Anonymous bool        `toml:"anonymous" reload:"live"`
-}
-
-// Backend is a [backend.NAME] table.
-type Backend struct {
-	// Servers are "host:port", in the order in which they are tried; never empty once validated.
-	Servers []string `toml:"servers" reload:"live"`
+	// Country is of the target's address, ClientCountry of the client's: ISO 3166-1 alpha-2, in lower case.
+	Country       []string `toml:"country" reload:"live"`
+	ClientCountry []string `toml:"client_country" reload:"live"`
+	// Upstream is an [upstream.NAME] or DirectUpstream, Exit the [exit.NAME]s of which the first holds unless the user
+	// names another. Not both; "" and none mean File.DefaultUpstream.
+	Upstream string   `toml:"upstream" reload:"live"`
+	Exit     []string `toml:"exit" reload:"live"`
 }
 
 // Values of Log.Access. AccessAuto is text on a terminal and JSON elsewhere.
@@ -185,9 +188,3 @@ type Log struct {
 }
 
 func (l Log) accessToStream() bool { return l.AccessTo == ToStderr || l.AccessTo == ToStdout }
-
-// DNS is the [dns] table.
-type DNS struct {
-	// Servers are asked in turn; none means the system's resolver.
-	Servers []DNSServer `toml:"servers" reload:"live"`
-}

@@ -85,12 +85,8 @@ func distance(a, b string) int {
 }
 
 // later holds what the documentation of the whole product names and this version
-// does not have yet. "*" is any key, and the index of an array is left out.
-var later = map[string]bool{
-	"upstream": true, "metrics": true, "admin": true,
-	"rule.upstream": true, "rule.country": true, "rule.limit": true,
-	"backend.*.balance": true, "backend.*.health": true,
-}
+// does not have yet. The index of an array is left out.
+var later = map[string]bool{"metrics": true, "admin": true, "rule.limit": true}
 
 // unknownKey says that a key means nothing, and what may have been meant.
 func unknownKey(p *place, known []string) error {
@@ -112,12 +108,6 @@ func isLater(p *place) bool {
 		if p.index < 0 {
 			names = append([]string{p.name}, names...)
 		}
-	}
-	if later[strings.Join(names, ".")] {
-		return true
-	}
-	if len(names) == 3 {
-		names[1] = "*"
 	}
 	return later[strings.Join(names, ".")]
 }

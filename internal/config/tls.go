@@ -119,7 +119,7 @@ func (f *File) CertificateNames() []string { return sortedKeys(f.TLS.Certificate
 
 // paths returns every path of a file, except for streams, for resolvePaths.
 func (f *File) paths() []*string {
-	all := []*string{&f.Auth.Htpasswd, &f.Auth.ClientCA, &f.Auth.ClientCRL, &f.TLS.ACME.DirectoryCA, &f.TLS.ACME.Storage}
+	all := []*string{&f.Auth.Htpasswd, &f.Auth.ClientCA, &f.Auth.ClientCRL, &f.TLS.ACME.DirectoryCA, &f.TLS.ACME.Storage, &f.GeoIP.Database, &f.DNS.CA}
 	if !f.Log.accessToStream() {
 		all = append(all, &f.Log.AccessTo)
 	}

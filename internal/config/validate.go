@@ -22,7 +22,10 @@ const (
 // proxy among it, are judged by package acl, whose faults At gives their places.
 func (f *File) Validate(rows []string) error {
 	errs := f.newFaults()
-	known := knownNames{rows: slices.Clone(rows), listeners: f.ListenerNames(), backends: f.BackendNames(), groups: sortedKeys(f.Auth.Groups)}
+	known := knownNames{
+		rows: slices.Clone(rows), listeners: f.ListenerNames(), backends: f.BackendNames(), groups: sortedKeys(f.Auth.Groups),
+		upstreams: f.UpstreamNames(), exits: f.ExitNames(),
+	}
 	slices.Sort(known.rows)
 	f.checkListeners(errs, known)
 	f.checkSockets(errs)
@@ -35,13 +38,17 @@ func (f *File) Validate(rows []string) error {
 	checkEnum(errs, root.key("http").key("anonymity"), f.HTTP.Anonymity, AnonymityOff, AnonymityHideClient, AnonymityHideProxy)
 	f.checkBind(errs)
 	f.checkRules(errs, known)
+	f.checkUpstreams(errs, known)
+	f.checkExits(errs, known)
 	f.checkBackends(errs)
+	f.checkSites(errs, known)
 	f.checkLog(errs)
+	f.checkDNS(errs)
 	return errs.err()
 }
 
 // knownNames is what a file may name, each list sorted. Of nil rows nothing is known.
-type knownNames struct{ rows, listeners, backends, groups []string }
+type knownNames struct{ rows, listeners, backends, groups, upstreams, exits []string }
 
 func checkEnum(errs *faults, p *place, value string, known ...string) {
 	if !slices.Contains(known, value) {
@@ -70,7 +77,14 @@ func checkNamed(errs *faults, p *place, what, name string, known []string) {
 		errs.addf(p, "the name is empty: remove it")
 		return
 	}
-	if _, ok := slices.BinarySearch(known, name); ok || known == nil || name == "*" {
+	if known != nil && name != "*" {
+		checkExists(errs, p, what, name, known)
+	}
+}
+
+// checkExists refuses a name that does not stand in known, which is sorted.
+func checkExists(errs *faults, p *place, what, name string, known []string) {
+	if _, ok := slices.BinarySearch(known, name); ok {
 		return
 	}
 	hint := ""
@@ -258,6 +272,7 @@ func (f *File) checkAuth(errs *faults) {
 			}
 		}
 	}
+	f.checkUserParameters(errs)
 	l := f.Auth.Lockout
 	if l.Failures < 0 {
 		errs.addf(p.key("lockout").key("failures"), "%d is negative: write 0 to turn the lockout off", l.Failures)
@@ -268,25 +283,6 @@ func (f *File) checkAuth(errs *faults) {
 			key = "ban"
 		}
 		errs.addf(p.key("lockout").key(key), "this must be longer than 0: write failures = 0 to turn the lockout off")
-	}
-}
-
-func (f *File) checkBackends(errs *faults) {
-	for _, name := range f.BackendNames() {
-		p := root.key("backend").key(name)
-		checkName(errs, p)
-		servers := f.Backend[name].Servers
-		if len(servers) == 0 {
-			errs.addf(p.key("servers"), `there is no server: write one such as ["127.0.0.1:22"]`)
-		}
-		for i, s := range servers {
-			here := p.key("servers").at(i)
-			if err := checkHostPort(s); err != nil {
-				errs.add(here, err)
-			} else if listener, loops := f.ownSocket(s); loops {
-				errs.addf(here, "%s is the gateway itself (listener %q): connections would go round in circles", quote(s), listener)
-			}
-		}
 	}
 }
 

@@ -13,6 +13,10 @@ func (f *File) Warnings() []string {
 	f.warnUsers(w)
 	f.warnRules(w)
 	f.warnBind(w)
+	f.warnUpstreams(w)
+	f.warnUDP(w)
+	f.warnUserParameters(w)
+	f.warnDNS(w)
 	if f.Timeouts.Idle == 0 {
 		w.addf(root.key("timeouts").key("idle"), "0 keeps tunnels that nobody uses any more for ever")
 	}

@@ -13,7 +13,6 @@ import (
 	"polyport/internal/config"
 	"polyport/internal/egress"
 	"polyport/internal/session"
-	"polyport/internal/upstream"
 	"polyport/mux"
 	"polyport/protocols"
 	"polyport/protocols/spec"
@@ -37,25 +36,31 @@ type assembly struct {
 	policy    *acl.Policy
 	rows      []spec.Row
 	listeners map[string]session.Listener
-	table     mux.Table    // outside TLS
-	inside    mux.Table    // inside TLS to the gateway itself
+	table     mux.Table // outside TLS
+	inside    mux.Table // inside TLS to the gateway itself
+	ways      *ways
 	security  *security    // nil where there is no such TLS
 	advertise []netip.Addr // by whoever runs it: what [bind] advertise stands for
 }
 
 // close lets go of what the assembly reads in the background.
-func (a *assembly) close() { a.security.close() }
+func (a *assembly) close() {
+	a.security.close()
+	a.ways.close()
+}
 
 // assemble builds and checks everything that f describes. The caller closes the assembly. The error lists every fault.
 func assemble(f *config.File, l lent) (*assembly, error) {
 	var errs *multierror.Error
-	backends, err := makeBackends(f)
-	errs = multierror.Append(errs, err)
 	a := &assembly{listeners: map[string]session.Listener{}, table: mux.Table{}, inside: mux.Table{}}
+	var err error
+	a.ways, err = makeWays(f, l)
+	errs = multierror.Append(errs, err)
 	a.security, err = openSecurity(f, l)
 	errs = multierror.Append(errs, err)
 	env := spec.Env{
-		Backend:    func(name string) (*upstream.Backend, bool) { b, ok := backends[name]; return b, ok },
+		Backend:    a.ways.backend,
+		Sites:      sites(f),
 		SilentTo:   f.Sniff.SilentTo,
 		HTTP:       spec.HTTP{Anonymity: f.HTTP.Anonymity, Streams: f.Limits.StreamsPerConnection, ForwardHTTPS: f.HTTP.ForwardHTTPS},
 		TLS:        a.security.spec(),
@@ -80,21 +85,6 @@ func assemble(f *config.File, l lent) (*assembly, error) {
 		a.addListener(f, name)
 	}
 	return a, nil
-}
-
-// makeBackends makes the [backend.NAME] tables.
-func makeBackends(f *config.File) (map[string]*upstream.Backend, error) {
-	var errs *multierror.Error
-	backends := map[string]*upstream.Backend{}
-	for name, b := range f.Backend {
-		made, err := upstream.NewBackend(name, b.Servers)
-		if err != nil {
-			errs = multierror.Append(errs, f.At("backend."+name, err))
-			continue
-		}
-		backends[name] = made
-	}
-	return backends, errs.ErrorOrNil()
 }
 
 // rowNames returns the names that a listener's protocols and a rule's protocol may use.
@@ -146,11 +136,17 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 			Resolver:       st.resolver,
 			Own:            st.own.holds,
 			ConnectTimeout: time.Duration(f.Timeouts.Connect),
+			Ways:           a.ways.egress(f),
+			Country:        a.ways.country(),
+			Families:       st.families,
+			Terms:          st.terms,
+			PreferIPv4:     f.DNS.Family == config.FamilyPreferIPv4,
 			Bind:           a.bindOptions(f, st),
 		}),
-		Handlers:  map[string]session.Handler{},
-		OnLoop:    map[string]bool{},
-		Listeners: a.listeners,
+		Handlers:       map[string]session.Handler{},
+		OnLoop:         map[string]bool{},
+		Listeners:      a.listeners,
+		UserParameters: userParameters(f),
 		Timeouts: session.Timeouts{
 			Handshake: time.Duration(f.Timeouts.Handshake),
 			Connect:   time.Duration(f.Timeouts.Connect),
@@ -213,6 +209,7 @@ func aclRule(r config.Rule) acl.Rule {
 	out := acl.Rule{
 		Name: r.Name, User: r.User, Group: r.Group, Protocol: r.Protocol, Listener: r.Listener,
 		Target: r.Target, Method: r.Method, Time: r.Time, Anonymous: r.Anonymous,
+		Country: r.Country, ClientCountry: r.ClientCountry, Upstream: r.Upstream, Exit: r.Exit,
 		Client: prefixes(r.Client), ClientPort: ports(r.ClientPort), Port: ports(r.Port),
 	}
 	if r.Action == config.ActionAllow {

@@ -132,6 +132,15 @@ backend = "gitt"
 	}
 }
 
+// TestAssembleTellsOfACircleOnce has upstreams lie behind each other: one fault, which says where.
+func TestAssembleTellsOfACircleOnce(t *testing.T) {
+	f := parse(t, onLoopback+"[upstream.a]\nservers = [\"http://192.0.2.1\"]\nvia = \"b\"\n[upstream.b]\nservers = [\"http://192.0.2.2\"]\nvia = \"a\"\n")
+	_, err := assemble(f, lent{})
+	if err == nil || strings.Count(err.Error(), "circle") != 1 || !strings.Contains(err.Error(), "polyport.toml:5: upstream.a.via: a -> b -> a") {
+		t.Errorf("the faults are %v, want one, of upstream.a.via", err)
+	}
+}
+
 func TestTableOfAListener(t *testing.T) {
 	_, a := built(t, `
 [listen.all]

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"polyport/internal/config"
@@ -24,13 +23,13 @@ func (a *assembly) bindOptions(f *config.File, st *state) egress.BindOptions {
 }
 
 // advertise finds out what clients are told of addresses; see addresses.
-func (st *state) advertise(ctx context.Context, f *config.File, a *assembly, dns []config.DNSServer) (err error) {
+func (st *state) advertise(ctx context.Context, f *config.File, a *assembly, running *config.File) (err error) {
 	if f.Bind.Advertise != "" && f.Bind.Ports.First != 0 { // else nobody would be told
-		if a.advertise, err = st.addresses(ctx, f, dns, f.Bind.Advertise); err != nil {
+		if a.advertise, err = st.addresses(ctx, f, running, f.Bind.Advertise); err != nil {
 			return f.At("", advertiseError("bind", f.Bind.Advertise, err))
 		}
 	}
-	return st.udpAddresses(ctx, f, a, dns)
+	return st.udpAddresses(ctx, f, a, running)
 }
 
 // advertiseError says that a name that clients are to be told cannot be resolved.
@@ -39,14 +38,17 @@ func advertiseError(table, name string, err error) error {
 }
 
 // addresses returns the addresses that a host stands for. Names are asked of the name servers of f, which differ from those
-// that are in use if dns is not f's.
-func (st *state) addresses(ctx context.Context, f *config.File, dns []config.DNSServer, name string) ([]netip.Addr, error) {
+// that are in use where running has others.
+func (st *state) addresses(ctx context.Context, f, running *config.File, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a}, nil
 	}
 	resolver := st.resolver
-	if !slices.Equal(dns, f.DNS.Servers) {
-		resolver = newResolver(f)
+	if !sameNames(running, f) {
+		var err error
+		if resolver, err = newResolver(f); err != nil {
+			return nil, err
+		}
 		defer resolver.Close()
 	}
 	ctx, cancel := context.WithTimeout(ctx, advertiseTimeout)

@@ -13,6 +13,7 @@ import (
 
 	"polyport/acl"
 	"polyport/internal/config"
+	"polyport/internal/resolve"
 	"polyport/internal/target"
 )
 
@@ -35,10 +36,10 @@ func TestBindAdvertise(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				st := &state{resolver: newResolver(f)}
+				st := &state{resolver: resolverOf(t, f)}
 				defer st.resolver.Close()
 				a := &assembly{}
-				err = st.advertise(t.Context(), f, a, nil)
+				err = st.advertise(t.Context(), f, a, f)
 				got := a.advertise
 				slices.SortFunc(got, netip.Addr.Compare)
 				if !slices.Equal(got, tt.want) || (err == nil) != (tt.fault == "") || err != nil && !strings.HasPrefix(err.Error(), tt.fault) {
@@ -177,4 +178,14 @@ func TestParseTarget(t *testing.T) {
 	if !bindsUnknown(acl.Request{Method: "BIND", Target: target.FromAddrPort(netip.MustParseAddrPort("[::]:0"))}) {
 		t.Error("[::]:0 is taken for somebody")
 	}
+}
+
+// resolverOf makes the resolver that f describes.
+func resolverOf(t *testing.T, f *config.File) *resolve.Resolver {
+	t.Helper()
+	r, err := newResolver(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -18,7 +19,7 @@ func Check(o Options, w io.Writer) error {
 		return err
 	}
 	defer a.close()
-	if err := checkUsers(f); err != nil {
+	if err := errors.Join(checkUsers(f), checkRoots(f)); err != nil {
 		return err
 	}
 	warnings := allWarnings(f, a)

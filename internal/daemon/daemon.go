@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -67,6 +68,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	}
 	d := &Daemon{opts: o, file: f, level: new(slog.LevelVar)}
 	d.log = newLog(o.Stderr, d.level)
+	adoptStandardLog(d.log)
 	d.setLevel(f)
 	keep := newKept(d.log)
 	a, err := assemble(f, keep)
@@ -81,7 +83,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		a.close()
 		return nil, err
 	}
-	if err := d.state.advertise(ctx, f, a, f.DNS.Servers); err != nil {
+	if err := d.state.advertise(ctx, f, a, f); err != nil {
 		a.close()
 		return nil, errors.Join(err, d.state.close())
 	}
@@ -116,7 +118,8 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 		return err
 	}
 	d.refused = newRefusals(d.log)
-	d.sessions = session.NewManager(a.runtime(f, d.state, 1), session.Options{
+	rt := a.runtime(f, d.state, 1)
+	d.sessions = session.NewManager(rt, session.Options{
 		Observers: []session.Observer{d.state.access},
 		Log:       d.log,
 		Loops:     d.loops,
@@ -138,6 +141,7 @@ func (d *Daemon) begin(ctx context.Context, f *config.File, a *assembly) error {
 	if err := d.doors.swing(f, fresh); err != nil {
 		return err
 	}
+	a.ways.watch(f, rt.Egress)
 	d.announce()
 	d.state.startACME()
 	return nil
@@ -240,6 +244,12 @@ func withFurtherFaults(f *config.File, o Options, err error) error {
 		a.close()
 	}
 	return config.Join(err)
+}
+
+// adoptStandardLog has what libraries write to the standard log (net/http on bad HTTP/2 of a proxy) become lines of ours.
+func adoptStandardLog(to *slog.Logger) {
+	log.SetFlags(0)
+	log.SetOutput(slog.NewLogLogger(to.Handler(), slog.LevelWarn).Writer())
 }
 
 func (d *Daemon) setLevel(f *config.File) {

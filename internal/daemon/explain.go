@@ -16,6 +16,8 @@ import (
 	"polyport/acl"
 	"polyport/internal/config"
 	"polyport/internal/egress"
+	"polyport/internal/exit"
+	"polyport/internal/pool"
 	"polyport/internal/session"
 	"polyport/internal/target"
 	"polyport/internal/upstream"
@@ -25,7 +27,8 @@ import (
 // Question is what Explain is asked.
 type Question struct {
 	Client   netip.Addr
-	User     string // "" for nobody
+	Port     uint16 // that the client connects from; 0 is not known
+	User     string // "" for nobody; with the parameters that it would log in with
 	Protocol string // the row; "" is "connect"
 	Method   string // "" is what the row would say
 	Listener string // "" is the first one
@@ -77,10 +80,20 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 	if err != nil {
 		return err
 	}
+	user, wish, err := exit.ParseUser(q.User, userParameters(f))
+	if err == nil {
+		err = dialer.Meets(wish)
+	}
+	if err != nil {
+		fmt.Fprintf(w, "%s: refused before any rule is asked: %v\n", cmp.Or(q.Target, q.Protocol), err)
+		return ErrDenied
+	}
+	q.User, dialer = user, dialer.Wishing(wish)
 	r, err := request(f, q)
 	if err != nil {
 		return err
 	}
+	r.ClientCountry = dialer.Country(r.Client)
 	if rows := a.listeners[r.Listener].Rows; rows != nil && !rows[r.Protocol] {
 		fmt.Fprintf(w, "%s: refused before any rule is asked: listen.%s does not serve %s\n", cmp.Or(q.Target, q.Protocol), r.Listener, r.Protocol)
 		return ErrDenied
@@ -103,8 +116,12 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 		return explainUnknown(w, a.policy, f, r)
 	}
 	x := dialer.Explain(ctx, r)
-	printExplanation(w, a.policy, r, x)
+	printExplanation(w, f, a.policy, r, x, dialer.Country)
 	if !x.Allowed() {
+		return ErrDenied
+	}
+	if x.Unserved != nil {
+		fmt.Fprintf(w, "\nbut it is refused: %v\n", x.Unserved)
 		return ErrDenied
 	}
 	return explainPorts(w, f, r)
@@ -135,7 +152,8 @@ func explainBackend(w io.Writer, p *acl.Policy, r acl.Request, b *upstream.Backe
 	if err != nil {
 		return ErrDenied
 	}
-	fmt.Fprintf(w, "\nit would be handed to backend %s, %s\n", b.Name, strings.Join(b.Servers, ", and if that does not answer "))
+	fmt.Fprintf(w, "\nit would be handed to backend %s\n", b.Name())
+	printChoices(w, b.Pool().Explain(&pool.Request{Client: r.Client, User: r.Identity}))
 	return nil
 }
 
@@ -158,6 +176,7 @@ func request(f *config.File, q Question) (acl.Request, error) {
 	}
 	return acl.Request{
 		Client:      q.Client,
+		ClientPort:  q.Port,
 		Identity:    q.User,
 		Groups:      groupsOf(f, q.User),
 		Protocol:    q.Protocol,
@@ -202,7 +221,7 @@ func printQuestion(w io.Writer, r acl.Request, answer string) {
 }
 
 // printExplanation writes the answer first and the reasons below it.
-func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explanation) {
+func printExplanation(w io.Writer, f *config.File, p *acl.Policy, r acl.Request, x egress.Explanation, country func(netip.Addr) string) {
 	printQuestion(w, r, answer(x))
 	if _, literal := r.Target.Addr(); !literal { // its one address is explained below
 		fmt.Fprintln(w, "\nby name:")
@@ -220,12 +239,19 @@ func printExplanation(w io.Writer, p *acl.Policy, r acl.Request, x egress.Explan
 			text = ownText
 		}
 		fmt.Fprintf(w, "\naddress %s: %s\n", v.Address.Addr(), text)
+		r.TargetCountry = country(v.Address.Addr())
 		printSteps(w, p.Explain(r, v.Address.Addr()))
 	}
 	switch {
 	case len(x.Dial) > 0 && isBind(r.Method):
 		printPeers(w, x.Dial)
+	case x.Allowed() && x.Route.Upstream != "":
+		printWay(w, f, x)
+		if len(x.Dial) > 0 {
+			fmt.Fprintf(w, "  the upstream is asked for %s\n", strings.Join(texts(x.Dial), ", and if that does not answer for "))
+		}
 	case len(x.Dial) > 0:
+		printWay(w, f, x)
 		fmt.Fprintf(w, "\nit would leave directly, to %s\n", x.Dial[0])
 		for _, a := range x.Dial[1:] {
 			fmt.Fprintf(w, "  or, if that does not answer, to %s\n", a)

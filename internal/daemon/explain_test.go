@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"errors"
 	"flag"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -11,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/maxmind/mmdbwriter"
+	"github.com/maxmind/mmdbwriter/mmdbtype"
 )
 
 var update = flag.Bool("update", false, "write testdata anew")
@@ -93,14 +97,29 @@ action = "allow"
 client = ["198.51.100.0/24", "10.0.0.0/8"]
 `
 
+const explainThroughFile = `
+default_upstream = "web"
+[listen.main]
+address = ["127.0.0.1:7659"]
+[upstream.web]
+servers = ["http://192.0.2.1:8080"]
+[bind]
+ports = "40000-40100"
+[[rule]]
+name   = "all"
+action = "allow"
+client = ["198.51.100.0/24"]
+method = ["*"]
+`
+
 // aliceLine is the user alice; nobody logs in here.
 const aliceLine = "alice:$2a$10$ph9XsZdfdhnBJDc7lpbt5ekXWq5P81yWt413w9U8nAG4V4I/JAcyu\n"
 
 func TestExplain(t *testing.T) {
 	dir := t.TempDir()
 	path, routed, bind := filepath.Join(dir, "polyport.toml"), filepath.Join(dir, "routed.toml"), filepath.Join(dir, "bind.toml")
-	portless := filepath.Join(dir, "portless.toml")
-	for name, text := range map[string]string{path: explainFile, routed: routedFile, bind: explainBindFile, portless: strings.Replace(explainBindFile, "ports =", "#", 1), filepath.Join(dir, "users.htpasswd"): aliceLine} {
+	portless, through := filepath.Join(dir, "portless.toml"), filepath.Join(dir, "through.toml")
+	for name, text := range map[string]string{through: explainThroughFile, path: explainFile, routed: routedFile, bind: explainBindFile, portless: strings.Replace(explainBindFile, "ports =", "#", 1), filepath.Join(dir, "users.htpasswd"): aliceLine} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -130,6 +149,9 @@ func TestExplain(t *testing.T) {
 		{"bind by nobody in particular", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "0.0.0.0:0"}, nil},
 		{"bind refused", Question{Client: anybody, Protocol: "socks4", Method: "bind", Target: "192.0.33.7:20"}, ErrDenied},
 		{"bind refused to nobody in particular", Question{Client: netip.MustParseAddr("10.0.0.9"), Protocol: "socks5", Method: "BIND", Target: "[::]:0"}, ErrDenied},
+		{"through an upstream", Question{Client: anybody, Protocol: "connect", Target: "192.0.32.7:443"}, nil},
+		{"through no upstream for UDP", Question{Client: anybody, Protocol: "socks5", Method: "UDP", Target: "192.0.32.7:53"}, ErrDenied},
+		{"through no upstream for BIND", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "192.0.32.7:0"}, ErrDenied},
 		{"a name without addresses", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "example.onion:80"}, ErrDenied},
 	}
 	for _, tt := range tests {
@@ -142,6 +164,8 @@ func TestExplain(t *testing.T) {
 				file = routed
 			case tt.name == "bind without ports":
 				file = portless
+			case first == "through":
+				file = through
 			case first == "bind":
 				file = bind
 			}
@@ -189,6 +213,55 @@ func TestExplainFaults(t *testing.T) {
 			}
 			if out.Len() > 0 {
 				t.Errorf("it printed %q beside the error", &out)
+			}
+		})
+	}
+}
+
+// The steps tell of the countries that the decision was made with.
+func TestExplainCountries(t *testing.T) {
+	const de, fr = "203.0.113.9", "192.0.32.7"
+	path := write(t, "polyport.toml", onLoopback+`[geoip]
+database = "countries.mmdb"
+[[rule]]
+name = "into France"
+action = "allow"
+country = ["fr"]
+client_country = ["de"]
+`)
+	tree, err := mmdbwriter.New(mmdbwriter.Options{DatabaseType: "Test-Country", Description: map[string]string{"en": "for tests"}, IncludeReservedNetworks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, country := range map[string]mmdbtype.String{de: "DE", fr: "FR"} {
+		network := net.IPNet{IP: net.ParseIP(a).To4(), Mask: net.CIDRMask(24, 32)}
+		if err := tree.Insert(&network, mmdbtype.Map{"country": mmdbtype.Map{"iso_code": country}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var data bytes.Buffer
+	if _, err := tree.WriteTo(&data); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(filepath.Dir(path), "countries.mmdb"), data.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, client, target string
+		err                  error
+		want                 string
+	}{
+		{"both match", de, fr, nil, "it matches by client_country, country"},
+		{"the target's does not", de, de, ErrDenied, "country: de of 203.0.113.9 is not fr"},
+		{"the client's does not", fr, fr, ErrDenied, "client_country: fr of 192.0.32.7 is not de"},
+		{"unknown", "198.51.100.9", fr, ErrDenied, "client_country: that of 198.51.100.9, which is not known, is not de"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			q := Question{Client: netip.MustParseAddr(tt.client), Target: tt.target + ":80", At: time.Now()}
+			if err := Explain(t.Context(), Options{Path: path}, q, &out); !errors.Is(err, tt.err) || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("Explain: %v, want %v, and prints\n%s\nwant %q", err, tt.err, &out, tt.want)
 			}
 		})
 	}

@@ -66,7 +66,7 @@ func (d *Daemon) next(ctx context.Context) (f *config.File, a *assembly, reliste
 		a.close()
 		return nil, nil, nil, fmt.Errorf("these keys change only with a restart: %s. Nothing was changed", strings.Join(restart, ", "))
 	}
-	if err := d.state.advertise(ctx, f, a, d.file.DNS.Servers); err != nil {
+	if err := d.state.advertise(ctx, f, a, d.file); err != nil {
 		a.close()
 		return nil, nil, nil, err
 	}
@@ -77,11 +77,15 @@ func (d *Daemon) next(ctx context.Context) (f *config.File, a *assembly, reliste
 func (d *Daemon) switchTo(f *config.File, a *assembly) {
 	d.file = f
 	d.setLevel(f)
-	d.sessions.SetRuntime(a.runtime(f, d.state, d.sessions.Runtime().Generation+1))
+	rt := a.runtime(f, d.state, d.sessions.Runtime().Generation+1)
+	d.sessions.SetRuntime(rt)
 	d.server.SetTable(withLeaving(a.table, d.assembly.table))
 	d.server.SetInside(withLeaving(a.inside, d.assembly.inside))
 	d.assembly.close()
 	d.assembly = a
+	a.ways.watch(f, rt.Egress)
+	d.state.upstreams.Retain(f.UpstreamNames())
+	d.state.backends.Retain(f.BackendNames())
 	d.server.SetSniff(muxSniff(f))
 	d.server.SetLimits(muxLimits(f))
 }

@@ -17,6 +17,8 @@ import (
 	"polyport/internal/auth"
 	"polyport/internal/certificate"
 	"polyport/internal/config"
+	"polyport/internal/egress"
+	"polyport/internal/pool"
 	"polyport/protocols/spec"
 )
 
@@ -36,6 +38,18 @@ type lent struct {
 	tickets *certificate.Tickets
 	acme    *acmeSource
 	log     func(error)
+
+	upstreams, backends *pool.Memory // what is known of their servers; nil starts from nothing
+	families            *egress.Families
+	terms               *egress.Terms
+	told                func(place string, e pool.Event) // a server has changed its state; nil tells nobody
+}
+
+// complain logs a fault that is found in the background.
+func (l lent) complain(err error) {
+	if l.log != nil {
+		l.log(err)
+	}
 }
 
 // openSecurity reads the certificates that f names; nil is TLS to the gateway itself switched off. The error lists every fault.

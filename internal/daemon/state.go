@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,7 @@ import (
 	"polyport/internal/certificate"
 	"polyport/internal/config"
 	"polyport/internal/egress"
+	"polyport/internal/pool"
 	"polyport/internal/resolve"
 	"polyport/internal/udprelay"
 	"polyport/mux"
@@ -33,6 +35,7 @@ type state struct {
 	binds    *egress.Binds
 	udp      *udprelay.Relay
 	resolver *resolve.Resolver
+	roots    *x509.CertPool      // that it believes; nil is those of the system
 	retired  []*resolve.Resolver // of earlier configurations, which still look something up
 	lockout  *auth.Lockout
 	users    *auth.Users // nil: there are none
@@ -45,6 +48,7 @@ func newKept(log *slog.Logger) lent {
 	var failures atomic.Uint64
 	return lent{
 		tickets: certificate.NewTickets(), acme: new(acmeSource),
+		upstreams: pool.NewMemory(), backends: pool.NewMemory(), families: egress.NewFamilies(), terms: egress.NewTerms(), told: (&serverLog{log: log}).tell,
 		log: func(err error) { log.Error(err.Error(), slog.Uint64("failures", failures.Add(1))) },
 	}
 }
@@ -52,15 +56,20 @@ func newKept(log *slog.Logger) lent {
 // newState makes the state that f asks for. The caller closes it.
 func newState(f *config.File, o Options, log *slog.Logger, keep lent) (*state, error) {
 	st := &state{
-		log:      log,
-		lent:     keep,
-		own:      newOwnSockets(),
-		lockout:  auth.NewLockout(lockoutOptions(f)),
-		resolver: newResolver(f),
+		log:     log,
+		lent:    keep,
+		own:     newOwnSockets(),
+		lockout: auth.NewLockout(lockoutOptions(f)),
+	}
+	var err error
+	if st.resolver, err = newResolver(f); err != nil {
+		return nil, err
+	}
+	if st.roots, err = dnsRoots(f); err != nil {
+		return nil, errors.Join(err, st.resolver.Close())
 	}
 	st.binds = egress.NewBinds(mux.ClientKey, st.own.open, st.own.close)
 	st.udp = udprelay.New(udpOptions(f), st.ownPort)
-	var err error
 	if st.users, err = st.openUsers(f); err != nil {
 		return nil, errors.Join(err, st.close())
 	}
@@ -80,10 +89,17 @@ func (st *state) update(running, f *config.File, o Options) error {
 	if err != nil {
 		return err
 	}
+	resolver, roots, err := st.nextResolver(running, f)
+	if err != nil {
+		return err
+	}
 	// Also when nothing of it has changed: logrotate may have moved the file away.
 	if err := st.access.Reconfigure(accessOptions(f, o, st.log)); err != nil {
 		if certs != nil && certs != st.acme.now.Load() {
 			err = errors.Join(err, certs.Close())
+		}
+		if resolver != st.resolver {
+			err = errors.Join(err, resolver.Close())
 		}
 		return err
 	}
@@ -91,11 +107,25 @@ func (st *state) update(running, f *config.File, o Options) error {
 	st.users = users
 	st.lockout.SetOptions(lockoutOptions(f))
 	st.udp.SetOptions(udpOptions(f))
-	if !slices.Equal(running.DNS.Servers, f.DNS.Servers) {
+	if resolver != st.resolver {
 		st.retire(st.resolver)
-		st.resolver = newResolver(f)
+		st.resolver, st.roots = resolver, roots
 	}
 	return nil
+}
+
+// nextResolver returns the resolver of f, and the CAs that it believes: the same as before, with what it knows, where nothing of it has
+// changed, nor what stands in the file of CAs.
+func (st *state) nextResolver(running, f *config.File) (*resolve.Resolver, *x509.CertPool, error) {
+	roots, err := dnsRoots(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	if sameNames(running, f) && (roots == nil || roots.Equal(st.roots)) {
+		return st.resolver, st.roots, nil
+	}
+	resolver, err := newResolver(f)
+	return resolver, roots, err
 }
 
 // retire keeps a resolver to be closed in the end. One that runs nothing needs no closing:
@@ -145,14 +175,6 @@ func accessOptions(f *config.File, o Options, log *slog.Logger) accesslog.Option
 		}
 	}
 	return a
-}
-
-func newResolver(f *config.File) *resolve.Resolver {
-	var servers []resolve.Server
-	for _, s := range f.DNS.Servers {
-		servers = append(servers, resolve.Server{Addr: s.Addr, TCP: s.Network == "tcp"})
-	}
-	return resolve.New(resolve.Options{Servers: servers})
 }
 
 func lockoutOptions(f *config.File) auth.LockoutOptions {

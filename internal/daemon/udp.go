@@ -37,7 +37,7 @@ func (st *state) ownPort(at netip.AddrPort, open bool) {
 
 // udpAddresses notes for each listener what replies to UDP ASSOCIATE name. A name in [udp] advertise must resolve; one in public_address
 // may be for the help page alone.
-func (st *state) udpAddresses(ctx context.Context, f *config.File, a *assembly, dns []config.DNSServer) error {
+func (st *state) udpAddresses(ctx context.Context, f *config.File, a *assembly, running *config.File) error {
 	ctx, cancel := context.WithTimeout(ctx, advertiseTimeout) // for all of them
 	defer cancel()
 	for _, name := range f.ListenerNames() {
@@ -45,7 +45,7 @@ func (st *state) udpAddresses(ctx context.Context, f *config.File, a *assembly, 
 		if host == "" || !f.ServesUDP(name) {
 			continue
 		}
-		addrs, err := st.addresses(ctx, f, dns, host)
+		addrs, err := st.addresses(ctx, f, running, host)
 		switch {
 		case err == nil:
 		case f.UDP.Advertise != "":

@@ -346,9 +346,9 @@ func TestUDPAddresses(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f, a := built(t, "[dns]\nservers = [\"udp://127.0.0.1:9\"]\n"+tt.file)
 			log := &lockedBuffer{}
-			st := &state{log: slog.New(slog.NewJSONHandler(log, nil)), resolver: newResolver(f)}
+			st := &state{log: slog.New(slog.NewJSONHandler(log, nil)), resolver: resolverOf(t, f)}
 			defer st.resolver.Close()
-			err := st.udpAddresses(t.Context(), f, a, f.DNS.Servers)
+			err := st.udpAddresses(t.Context(), f, a, f)
 			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("udpAddresses = %v, want %q", err, tt.err)
 			}

@@ -12,7 +12,6 @@ import (
 
 	"polyport/acl"
 	"polyport/internal/target"
-	"polyport/internal/upstream"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -310,7 +309,7 @@ func TestAuthorizeWithoutParts(t *testing.T) {
 }
 
 func TestAuthorizeBackend(t *testing.T) {
-	ssh := &upstream.Backend{Name: "ssh", Servers: []string{"127.0.0.1:22"}}
+	ssh := newBackend("ssh", "127.0.0.1:22")
 	tests := []struct {
 		name   string
 		rules  []acl.Rule
@@ -355,7 +354,7 @@ func TestKey(t *testing.T) {
 	f := names(map[string]string{"a.example": "8.8.8.8", "b.example": "8.8.8.8", "a.examples": "8.8.8.8"})
 	d1 := New(Options{Policy: policy(t, false, acl.Rule{Name: "s", Action: acl.Allow, Target: []string{"b.example"}}, allowAll), Resolver: f})
 	d2 := New(Options{Policy: d1.policy, Resolver: f})
-	b := &upstream.Backend{Name: "b", Servers: []string{"127.0.0.1:22"}}
+	b := newBackend("b", "127.0.0.1:22")
 	key := func(d *Dialer, hostport string) string {
 		p, err := d.Authorize(t.Context(), to(t, hostport))
 		if err != nil {

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"polyport/acl"
+	"polyport/internal/pool"
 	"polyport/internal/upstream"
 )
 
@@ -15,44 +17,90 @@ import (
 // row) and permits the backend's own servers, which the owner wrote and which
 // are exempt from the guard and from the check for loops. A rule that looks at
 // the target's address does not match (acl.Policy.DecideName). It never
-// resolves and never waits. The error is an *Error.
+// resolves and never waits. What the rule says of the way out holds for the address that connections leave from; a backend is never reached
+// through an upstream. The error is an *Error.
 func (d *Dialer) AuthorizeBackend(_ context.Context, r acl.Request, b *upstream.Backend) (*Permit, error) {
 	if !r.Target.IsValid() {
 		return nil, &Error{Reason: InternalError, Err: errNoTarget}
 	}
-	if b == nil || len(b.Servers) == 0 {
+	if b == nil {
 		return nil, &Error{Reason: DestinationUnavailable, Target: r.Target, Err: errNoServer}
 	}
+	r.ClientCountry = d.Country(r.Client)
 	dec := d.policy.DecideName(r)
 	if dec.Action != acl.Allow {
 		return nil, refusal(r.Target, dec)
 	}
+	w, err := d.wayOf(r, dec)
+	if err != nil {
+		return nil, err
+	}
+	if w == nil {
+		w = &way{request: pool.Request{Client: r.Client, User: r.Identity, Session: d.wish.Session, TTL: d.wish.TTL}}
+	}
+	w.upstream, w.request.Countries, w.request.Tags = nil, nil, nil
 	p := d.newPermit(r, dec)
-	p.backend = b
+	p.backend, p.way = b, w
 	return p, nil
 }
 
-// dialBackend tries the backend's servers in turn, those that failed lately
-// last. Each gets an equal share of the time that is left, so that one that
-// hangs cannot use up that of the others.
-func (d *Dialer) dialBackend(ctx context.Context, p *Permit, deadline time.Time) (net.Conn, error) {
-	var buf [8]int
-	b := p.backend
-	order := b.AppendOrder(buf[:0], time.Now())
-	var failed failures
-	for i, server := range order {
-		c, err := d.dialServer(ctx, b.Servers[server], share(deadline, len(order)-i))
-		if err == nil {
-			b.Succeeded(server)
-			return c, nil
-		}
-		failed.add(err)
-		if failed.final(ctx) {
-			break // not the server's fault
-		}
-		b.Failed(server, time.Now())
+// AuthorizeSite is AuthorizeBackend for requests of HTTP, each of which is authorized: connections may be lent to others
+// whose permit has the same Key.
+func (d *Dialer) AuthorizeSite(ctx context.Context, r acl.Request, b *upstream.Backend) (*Permit, error) {
+	p, err := d.AuthorizeBackend(ctx, r, b)
+	if err != nil {
+		return nil, err
 	}
-	return nil, failed.worst().of(p)
+	p.shared = b.Header() == upstream.NoHeader // else what it says of one client would stand for others
+	return p, nil
+}
+
+// openBackend connects to one of the backend's servers, as its pool says. The next one is tried as long as they fail.
+func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time, h Header) (Link, *Error) {
+	b := p.backend
+	var tried pool.Tried
+	var failed failures
+	for {
+		m, err := b.Pool().Choose(&p.way.request, &tried)
+		if err != nil {
+			if len(failed) == 0 {
+				failed.add(noServer(err))
+			}
+			return Link{}, failed.worst()
+		}
+		tried.Add(m.Index())
+		c, fail := d.tryServer(ctx, p, m, h, attemptUntil(deadline, 1+b.Pool().Usable(&p.way.request, &tried)))
+		if fail == nil {
+			return Link{Conn: c, Address: peerOf(c), Server: m.Name(), members: []*pool.Member{m}}, nil
+		}
+		if failed.add(fail); failed.final(ctx) || isOver(deadline) {
+			return Link{}, failed.worst()
+		}
+	}
+}
+
+// tryServer connects to a server of the backend that has been chosen, and tells the pool how that went.
+func (d *Dialer) tryServer(ctx context.Context, p *Permit, m *pool.Member, h Header, until time.Time) (c net.Conn, fail *Error) {
+	ok, begun := false, time.Now()
+	defer func() {
+		if !ok { // also after a panic
+			m.Release()
+		}
+	}()
+	if c, fail = d.dialServer(ctx, p.backend.Server(m.Index()), p.way.from(), until); fail == nil {
+		fail = writeHeader(c, p.backend.Header(), h, until)
+	}
+	switch {
+	case fail == nil:
+		m.Succeeded()
+		ok = true
+		return c, nil
+	case ctx.Err() != nil, fail.OutOfRoom(), isOurs(fail.Err), d.hurried(fail, begun, until):
+		m.Abandoned()
+	default:
+		m.Failed(fail.forOthers())
+	}
+	return nil, fail
 }
 
 // share is the moment until which the first of n servers may use the time left.
@@ -66,26 +114,59 @@ func share(deadline time.Time, n int) time.Time {
 
 // dialServer connects to one server: an address at once, a name by whatever it
 // resolves to now. The name's addresses are not guarded, but they alone are dialled.
-func (d *Dialer) dialServer(ctx context.Context, server string, deadline time.Time) (net.Conn, *Error) {
-	s, err := upstream.ParseServer(server)
-	if err != nil {
-		return nil, &Error{Reason: DestinationUnavailable, Err: err}
-	}
-	set := dialSet{port: s.Port}
+func (d *Dialer) dialServer(ctx context.Context, s upstream.Server, from *origin, deadline time.Time) (net.Conn, *Error) {
+	set := dialSet{port: s.Port, from: from}
 	if s.Addr.IsValid() {
 		set.addrs = []netip.Addr{s.Addr}
 		return d.dialSet(ctx, &set, deadline)
 	}
-	addrs, err := d.lookupUntil(ctx, s.Name, deadline)
+	var fail *Error
+	if set.addrs, fail = d.lookupServer(ctx, s.Name, deadline); fail != nil {
+		return nil, fail
+	}
+	if set.addrs, fail = d.withoutOwn(set.addrs, s.Port); fail != nil {
+		return nil, fail
+	}
+	c, fail := d.dialSet(ctx, &set, deadline)
+	if fail == nil && len(set.addrs) > 1 {
+		d.families.won(s.Name, peerOf(c).Addr().Is6(), time.Now())
+	}
+	return c, fail
+}
+
+// withoutOwn drops the gateway's own sockets from the addresses of a server's name, which may come to lead here. What stands in the
+// configuration as an address was judged there.
+func (d *Dialer) withoutOwn(addrs []netip.Addr, port uint16) ([]netip.Addr, *Error) {
+	if d.own == nil {
+		return addrs, nil
+	}
+	var own netip.AddrPort
+	others := slices.DeleteFunc(addrs, func(a netip.Addr) bool {
+		at := netip.AddrPortFrom(a.WithZone(""), port)
+		if !d.own(at) {
+			return false
+		}
+		own = at
+		return true
+	})
+	if len(others) == 0 {
+		return nil, &Error{Reason: LoopDetected, Address: own, Err: ErrDenied}
+	}
+	return others, nil
+}
+
+// lookupServer returns the addresses of a server's name in the order in which they are tried.
+func (d *Dialer) lookupServer(ctx context.Context, name string, deadline time.Time) ([]netip.Addr, *Error) {
+	found, err := d.lookupUntil(ctx, name, deadline)
 	if err != nil {
-		return nil, &Error{Reason: dnsReason(err), Err: fmt.Errorf("server %s: %w", s.Name, err)}
+		return nil, &Error{Reason: dnsReason(err), Err: fmt.Errorf("server %s: %w", name, err)}
 	}
-	set.addrs = make([]netip.Addr, len(addrs))
-	for i, a := range addrs {
-		set.addrs[i] = a.Unmap()
+	addrs := make([]netip.Addr, len(found))
+	for i, a := range found {
+		addrs[i] = a.Unmap()
 	}
-	interleave(set.addrs)
-	return d.dialSet(ctx, &set, deadline)
+	interleave(addrs, d.firstFamily(name))
+	return addrs, nil
 }
 
 func (d *Dialer) lookupUntil(ctx context.Context, host string, deadline time.Time) ([]netip.Addr, error) {

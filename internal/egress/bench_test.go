@@ -2,10 +2,14 @@ package egress
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"polyport/internal/pool"
+	"polyport/internal/upstream"
 )
 
 func BenchmarkAuthorizeLiteral(b *testing.B) {
@@ -89,3 +93,35 @@ func TestAuthorizeAllocates(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkOpenThrough chooses among 100 proxies and opens a connection for requests in absolute-form to one, which is dialled in no time.
+func BenchmarkOpenThrough(b *testing.B) {
+	var urls []string
+	for i := range 100 {
+		urls = append(urls, fmt.Sprintf("http://192.0.2.%d", i+1))
+	}
+	for _, balance := range []pool.Balance{pool.First, pool.RoundRobin, pool.RandomTwo, pool.LeastConnections, pool.StickyClient} {
+		b.Run(balance.String(), func(b *testing.B) {
+			d := throughUpstream(b, upstreamOf(b, upstream.Options{Pool: pool.Options{Balance: balance}}, urls...), Options{})
+			d.dial = func(context.Context, *dialSet, netip.AddrPort, time.Time) (net.Conn, error) { return idleConn{}, nil }
+			p, err := d.Authorize(b.Context(), to(b, "127.0.0.1:80"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				link, err := d.Open(ctx, p, OpenOptions{Forward: true})
+				if err != nil {
+					b.Fatal(err)
+				}
+				link.Release()
+			}
+		})
+	}
+}
+
+// idleConn is a connection that does nothing.
+type idleConn struct{ net.Conn }
+
+func (idleConn) SetDeadline(time.Time) error { return nil }

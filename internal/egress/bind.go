@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"polyport/acl"
-	"polyport/internal/target"
+	"polyport/internal/exit"
 )
 
 const (
@@ -57,6 +57,7 @@ type bindRight struct {
 	request acl.Request
 	// peers are those who may connect, the preferred one first; nil asks the policy about each who does.
 	peers []netip.Addr
+	wish  exit.Wish
 }
 
 // AuthorizeBind asks whether the client may have the gateway listen for r.Target, which target.NewPeer has made.
@@ -73,20 +74,19 @@ func (d *Dialer) AuthorizeBind(ctx context.Context, r acl.Request) (*Permit, err
 }
 
 func (d *Dialer) authorizeBind(ctx context.Context, r acl.Request) (*Permit, *Error) {
+	r.ClientCountry = d.Country(r.Client)
 	var p *Permit
+	var err *Error
 	if a, ok := r.Target.Addr(); ok && a.IsUnspecified() {
-		dec := d.policy.MayBind(r)
-		if dec.Action != acl.Allow {
-			return nil, refusal(r.Target, dec)
-		}
-		p = d.newPermit(r, dec)
-		p.bind = &bindRight{request: r}
-	} else {
-		var err *Error
-		if p, err = d.authorize(ctx, r, nil); err != nil {
-			return nil, err
-		}
-		p.bind = &bindRight{request: r, peers: p.pinned.addrs}
+		p, err = d.authorizeAnyPeer(r)
+	} else if p, err = d.authorize(ctx, r, nil); err == nil {
+		p.bind = &bindRight{request: r, peers: p.pinned.addrs, wish: d.wish}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.way.mayListen(); err != nil {
+		return nil, err.of(p)
 	}
 	p.pinned = dialSet{} // nothing may be dialled
 	if d.bind.First == 0 || d.bind.Binds == nil {
@@ -122,6 +122,9 @@ func (d *Dialer) Listen(ctx context.Context, p *Permit, local netip.Addr, only4 
 func (d *Dialer) listen(ctx context.Context, p *Permit, local netip.Addr, only4 bool) (*Listening, *Error) {
 	on, err := p.bind.localAddr(local, only4)
 	if err != nil {
+		return nil, err
+	}
+	if on, err = p.way.listensOn(on); err != nil {
 		return nil, err
 	}
 	client := p.bind.request.Client
@@ -183,7 +186,7 @@ func (l *Listening) open(ctx context.Context, on netip.Addr) *Error {
 			continue
 		}
 		var err error
-		if l.ln, err = l.d.listenTCP(ctx, netip.AddrPortFrom(on, l.at.Port())); err == nil {
+		if l.ln, err = l.d.listenTCP(ctx, netip.AddrPortFrom(on, l.at.Port()), l.permit.way.from()); err == nil {
 			return nil
 		}
 		o.Binds.free(l.at)
@@ -196,8 +199,11 @@ func (l *Listening) open(ctx context.Context, on netip.Addr) *Error {
 }
 
 // listenTCP opens a listening socket whose connections are like those of Dial.
-func (d *Dialer) listenTCP(ctx context.Context, on netip.AddrPort) (*net.TCPListener, error) {
+func (d *Dialer) listenTCP(ctx context.Context, on netip.AddrPort, from *origin) (*net.TCPListener, error) {
 	lc := net.ListenConfig{KeepAlive: d.net.KeepAlive}
+	if from != nil {
+		lc.Control = from.controlListener
+	}
 	lc.SetMultipathTCP(false)
 	network := "tcp4"
 	if on.Addr().Is6() {
@@ -276,7 +282,7 @@ func (l *Listening) admit(c net.Conn) (acl.Decision, *Error) {
 	peer := from.AddrPort().Addr().Unmap().WithZone("")
 	right := l.permit.bind
 	if right.peers == nil {
-		return l.d.admitPeer(right.request, peer)
+		return l.d.Wishing(right.wish).admitPeer(right.request, peer, l.permit.way)
 	}
 	for _, a := range right.peers {
 		if a == peer {
@@ -284,17 +290,4 @@ func (l *Listening) admit(c net.Conn) (acl.Decision, *Error) {
 		}
 	}
 	return acl.Decision{}, &Error{Reason: RequestDenied, Address: from.AddrPort(), Err: errStrangers}
-}
-
-// admitPeer asks the policy about a peer that nobody had named: as if the client had.
-func (d *Dialer) admitPeer(r acl.Request, peer netip.Addr) (acl.Decision, *Error) {
-	r.Target = target.FromAddrPort(netip.AddrPortFrom(peer, r.Target.Port()))
-	if d.LooksAtTime() {
-		r.Time = time.Now()
-	}
-	dec, _ := d.policy.Decide(r)
-	if v := d.judge(netip.AddrPortFrom(peer, r.Target.Port()), dec); v.refused() {
-		return dec, v.err(r.Target)
-	}
-	return dec, nil
 }

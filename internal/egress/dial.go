@@ -11,27 +11,6 @@ import (
 // dialFunc opens one TCP connection to a member of set.
 type dialFunc func(ctx context.Context, set *dialSet, to netip.AddrPort, deadline time.Time) (net.Conn, error)
 
-// Dial opens a TCP connection to one of the permit's addresses and never
-// resolves the target again. The connection is a bare *net.TCPConn with
-// TCP_NODELAY. The caller closes it. The error is an *Error.
-func (d *Dialer) Dial(ctx context.Context, p *Permit) (net.Conn, error) {
-	if p == nil {
-		return nil, &Error{Reason: InternalError, Err: errNoPermit}
-	}
-	var deadline time.Time
-	if d.timeout > 0 {
-		deadline = time.Now().Add(d.timeout)
-	}
-	if p.backend != nil {
-		return d.dialBackend(ctx, p, deadline)
-	}
-	c, err := d.dialSet(ctx, &p.pinned, deadline)
-	if err != nil {
-		return nil, err.of(p)
-	}
-	return c, nil
-}
-
 // dialSet connects to one address of set. The error lacks the target.
 func (d *Dialer) dialSet(ctx context.Context, set *dialSet, deadline time.Time) (net.Conn, *Error) {
 	switch {
@@ -113,7 +92,7 @@ func (a *attempt) Value(key any) any {
 
 // checkPinned is the last look before connect(2): the socket address must be
 // one that was checked, whatever has happened above.
-func checkPinned(ctx context.Context, _, address string, _ syscall.RawConn) error {
+func checkPinned(ctx context.Context, _, address string, c syscall.RawConn) error {
 	a, ok := ctx.Value(attemptKey{}).(*attempt)
 	if !ok {
 		return errNotPinned
@@ -122,5 +101,5 @@ func checkPinned(ctx context.Context, _, address string, _ syscall.RawConn) erro
 	if err != nil || !a.set.covers(ap) {
 		return errNotPinned
 	}
-	return nil
+	return prepareAttempt(ctx, address, c)
 }

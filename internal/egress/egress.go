@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"polyport/acl"
+	"polyport/internal/exit"
 	"polyport/internal/reactor"
 )
 
@@ -47,6 +48,17 @@ type Options struct {
 	// KeepAlive is the idle time before TCP keep-alive probes. Zero means 60 s;
 	// negative turns them off.
 	KeepAlive time.Duration
+	// Ways are the ways out beside the direct one.
+	Ways Ways
+	// Country tells the country of an address in lower-case ISO 3166-1 alpha-2, "" for an unknown one, for rules that look at
+	// it. Nil knows none.
+	Country func(netip.Addr) string
+	// Families remembers which family of IP has worked for a name. Nil remembers nothing.
+	Families *Families
+	// Terms remembers for how long sessions of users have left from their address of ours. Nil remembers nothing: they keep it for ever.
+	Terms *Terms
+	// PreferIPv4 tries the IPv4 addresses of a name first; else it is the IPv6 ones (RFC 8305 section 4).
+	PreferIPv4 bool
 	// Bind is how BIND is served; the zero value refuses it.
 	Bind BindOptions
 }
@@ -59,6 +71,14 @@ type Dialer struct {
 	timeout    time.Duration // <= 0: none
 	generation uint64        // no two Dialers of one process share one
 	net        *net.Dialer
+	ways       Ways
+	countryOf  func(netip.Addr) string // nil knows none
+	families   *Families               // nil remembers nothing
+	terms      *Terms                  // nil likewise
+	prefer4    bool
+	hasWays    bool          // there are some beside the direct one
+	sendsNames bool          // some upstream resolves names
+	wish       exit.Wish     // of the client
 	bind       BindOptions   // no zero that means a default
 	dial       dialFunc      // opens one connection; tests put their own here
 	loop       *reactor.Loop // where a Dial is under way that was given one
@@ -76,6 +96,11 @@ func New(o Options) *Dialer {
 		own:        o.Own,
 		timeout:    o.ConnectTimeout,
 		generation: generations.Add(1),
+		ways:       o.Ways,
+		countryOf:  o.Country,
+		families:   o.Families,
+		terms:      o.Terms,
+		prefer4:    o.PreferIPv4,
 		bind:       o.Bind,
 	}
 	if d.bind.Timeout <= 0 {
@@ -86,6 +111,10 @@ func New(o Options) *Dialer {
 	}
 	if d.timeout == 0 {
 		d.timeout = defaultConnectTimeout
+	}
+	d.hasWays = len(o.Ways.Upstreams)+len(o.Ways.Exits) > 0
+	for _, u := range o.Ways.Upstreams {
+		d.sendsNames = d.sendsNames || u.ResolvesNames()
 	}
 	d.net = newNetDialer(o.KeepAlive)
 	d.dial = d.dialTCP

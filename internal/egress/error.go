@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"syscall"
 
 	"polyport/acl"
 	"polyport/internal/target"
@@ -36,10 +37,15 @@ type Error struct {
 	// where there was none or several.
 	Address netip.AddrPort
 	// Backend is the backend whose servers were dialled; "" for a target of the client's.
-	Backend  string
+	Backend string
+	// Upstream is the upstream through which the target was to be reached; "" for none.
+	Upstream string
+	// Exit is the exit by which it was to be reached; "" for none.
+	Exit     string
 	Bind     bool         // the target was to connect to us
 	Decision acl.Decision // of a denied request; says Challenge where credentials might help
 	Err      error
+	noProxy  bool // it is the fault of proxies on the way, so another target would fare no better
 }
 
 // Error implements error. It names the target as it was asked for, so it holds
@@ -82,6 +88,25 @@ func (e *Error) RCode() (rcode string, info int, ok bool) {
 	return rcode, info, true
 }
 
+// OutOfRoom reports whether this machine itself has nothing left to connect with, such as descriptors. A LimitReached that
+// a proxy has answered is none.
+func (e *Error) OutOfRoom() bool {
+	var errno syscall.Errno
+	return e.Reason == LimitReached && errors.As(e.Err, &errno) && errnoReason(errno) == LimitReached
+}
+
+// serverError is what a pool remembers of a failure, for all to read: why, but not what target the session had.
+type serverError struct{ failure Error }
+
+// forOthers returns what a pool may remember of e, and show to sessions of others: what of completes, it does not have.
+func (e *Error) forOthers() error { return &serverError{*e} }
+
+// Error implements error.
+func (e *serverError) Error() string { return e.failure.cause() }
+
+// Unwrap returns the cause.
+func (e *serverError) Unwrap() error { return e.failure.Err }
+
 func (e *Error) writeTarget(b *strings.Builder) {
 	if e.Backend != "" {
 		b.WriteString("backend ")
@@ -95,8 +120,17 @@ func (e *Error) writeTarget(b *strings.Builder) {
 		b.WriteString(e.Target.String())
 	case errors.Is(e.Err, ErrDenied), errors.Is(e.Err, ErrChallenge):
 		b.WriteString("anything") // it was asked before there was a target
+	case e.Address.IsValid():
+		b.WriteString(e.Address.String()) // of a server, which nobody asked for by name
+		return
+	case e.Upstream != "":
+		b.WriteString("a server") // of an upstream or backend, which nobody asked for by name
 	default:
 		b.WriteString("nothing")
+	}
+	if e.Upstream != "" {
+		b.WriteString(" through upstream ")
+		b.WriteString(e.Upstream)
 	}
 	if e.Address.IsValid() {
 		if a, ok := e.Target.Addr(); !ok || a != e.Address.Addr() {
@@ -109,6 +143,8 @@ func (e *Error) writeTarget(b *strings.Builder) {
 // cause says why, without the parts that Error has already said.
 func (e *Error) cause() string {
 	switch {
+	case errors.Is(e.Err, ErrWish):
+		return e.Err.Error()
 	case e.Reason == LoopDetected:
 		return "it is one of this gateway's own sockets"
 	case errors.Is(e.Err, ErrChallenge):
@@ -143,5 +179,6 @@ func byRule(s, rule string) string {
 // of completes an error with what the permit knows.
 func (e *Error) of(p *Permit) *Error {
 	e.Target, e.Backend, e.Decision = p.target, p.Backend(), p.decision
+	e.Exit = p.Route().Exit
 	return e
 }

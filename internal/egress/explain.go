@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"strings"
 
 	"polyport/acl"
+	"polyport/internal/exit"
+	"polyport/internal/pool"
 )
 
 // Explanation is what Authorize would do, and why, for a person to read.
@@ -25,11 +28,18 @@ type Explanation struct {
 	Verdicts []Verdict
 	// Dial are the addresses that would be dialled, in that order.
 	Dial []netip.AddrPort
+	// Route is the way out, and Choices are what its upstream's pool would do; none without one.
+	Route   Route
+	Choices []pool.Choice
+	// Local is the address of ours that it would leave from; invalid where the system, or chance, decides.
+	Local netip.Addr
 	// Final is the decision that counts. It is the zero Decision (a Deny) when
 	// the name could not be resolved.
 	Final acl.Decision
 	// Err is the *Error that Authorize would return, or nil.
 	Err error
+	// Unserved is why what is allowed is refused all the same, since its way is not for the method: UDP or BIND. Nil is that it is.
+	Unserved error
 }
 
 // Explain runs Authorize and tells what it found on the way. Names are resolved
@@ -42,10 +52,45 @@ func (d *Dialer) Explain(ctx context.Context, r acl.Request) Explanation {
 		return x
 	}
 	x.Final = p.decision
+	x.Route = p.Route()
+	if err := p.way.mayServe(r.Method); err != nil {
+		x.Unserved = err.Err
+	}
+	if w := p.way; w != nil {
+		w.explain(&x, p)
+	}
 	for _, a := range p.pinned.addrs {
 		x.Dial = append(x.Dial, netip.AddrPortFrom(a, p.pinned.port))
 	}
 	return x
+}
+
+// mayServe says why a way is not for a method; nil if it is.
+func (w *way) mayServe(method string) *Error {
+	switch {
+	case strings.EqualFold(method, acl.MethodBind):
+		return w.mayListen()
+	case strings.EqualFold(method, "UDP"):
+		return w.mayCarryUDP()
+	}
+	return nil
+}
+
+// explain notes what the way would do.
+func (w *way) explain(x *Explanation, p *Permit) {
+	if w.upstream != nil {
+		x.Choices = w.upstream.Pool().Explain(&w.request)
+	}
+	if s := w.source; s != nil && (w.staysPut() || len(s.Addresses) == 1 && s.Addresses[0].IsSingleIP()) {
+		is6 := len(p.pinned.addrs) > 0 && p.pinned.addrs[0].Is6()
+		x.Local, _ = s.Pick(is6, w.key)
+	}
+}
+
+// staysPut reports whether every process chooses the same address of ours. That of a session is of the moment at which it began
+// (Terms), which only the process that has seen it begin knows.
+func (w *way) staysPut() bool {
+	return w.key.Session == "" && (w.source.Choose == exit.StickyClient || w.source.Choose == exit.StickyUser)
 }
 
 // Allowed reports whether Authorize would give a Permit.

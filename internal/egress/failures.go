@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"strings"
 )
@@ -14,14 +15,18 @@ func (f *failures) add(e *Error) { *f = append(*f, e) }
 // final reports whether further attempts would fail in the same way: nobody
 // waits any more, or this machine itself is out of something.
 func (f failures) final(ctx context.Context) bool {
-	return ctx.Err() != nil || len(f) > 0 && f[len(f)-1].Reason == LimitReached
+	return ctx.Err() != nil || len(f) > 0 && f[len(f)-1].OutOfRoom()
 }
+
+// last returns the last failure.
+func (f failures) last() *Error { return f[len(f)-1] }
 
 // telling orders reasons by how much they say: what is wrong here first, then
 // that the target answered, even with a refusal, then silence, and having no way there last.
 var telling = map[Reason]int{
 	LimitReached:           8,
 	InternalError:          7,
+	ConfigurationError:     7,
 	ConnectionRefused:      6,
 	ConnectionTerminated:   5,
 	ConnectionTimeout:      4,
@@ -49,6 +54,9 @@ func (f failures) worst() *Error {
 	return &e
 }
 
+// maxTold is how many failures an error speaks of.
+const maxTold = 8
+
 // attempts is the cause of an Error when several addresses were tried.
 type attempts struct {
 	best *Error
@@ -59,10 +67,16 @@ type attempts struct {
 func (a *attempts) Error() string {
 	var b strings.Builder
 	b.WriteString(bare(a.best.Err).Error())
+	told := 1
 	for _, e := range a.all {
-		if e == a.best {
+		switch {
+		case e == a.best:
 			continue
+		case told == maxTold:
+			fmt.Fprintf(&b, "; and %d more", len(a.all)-told)
+			return b.String()
 		}
+		told++
 		b.WriteString("; ")
 		if e.Address.IsValid() {
 			b.WriteString(e.Address.String())

@@ -10,15 +10,6 @@ import (
 	"polyport/internal/reactor"
 )
 
-// DialOn is Dial for a task of a loop: the connection is a *reactor.Conn of that loop, and has
-// no keep-alive yet. A nil loop is that of a caller who has none.
-func (d *Dialer) DialOn(ctx context.Context, l *reactor.Loop, p *Permit) (net.Conn, error) {
-	if l != nil {
-		d = d.on(l)
-	}
-	return d.Dial(ctx, p)
-}
-
 // on returns a copy of d that dials in a task of a loop.
 func (d *Dialer) on(l *reactor.Loop) *Dialer {
 	c := *d
@@ -29,7 +20,7 @@ func (d *Dialer) on(l *reactor.Loop) *Dialer {
 		if to.Addr().Zone() != "" {
 			return d.dialZone(ctx, l, set, to, deadline)
 		}
-		conn, err := l.Dial(ctx, to, deadline)
+		conn, err := l.Dial(ctx, to, deadline, set.preparing(to.Addr().Is6()))
 		if err != nil {
 			return nil, err // not a nil *Conn in an interface
 		}
@@ -82,7 +73,11 @@ func (d *Dialer) raceOnLoop(ctx context.Context, set *dialSet, deadline time.Tim
 		targets[i] = netip.AddrPortFrom(a, set.port)
 	}
 	var failed failures
-	conn := d.loop.Race(ctx, targets, attemptDelay, deadline, func(i int, err error) (goOn bool) {
+	var prepare func(fd, i int) error
+	if set.from != nil {
+		prepare = func(fd, i int) error { return set.from.prepare(fd, targets[i].Addr().Is6()) }
+	}
+	conn := d.loop.Race(ctx, targets, attemptDelay, deadline, prepare, func(i int, err error) (goOn bool) {
 		failed.add(&Error{Reason: connectReason(err), Address: targets[i], Err: err})
 		return !failed.final(ctx)
 	})

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"polyport/internal/reactor"
-	"polyport/internal/upstream"
 )
 
 // TestDialAZoneOnALoop: a loop cannot dial an address with a zone by itself, and gets the connection all the same.
@@ -22,9 +21,9 @@ func TestDialAZoneOnALoop(t *testing.T) {
 	t.Cleanup(loops.Close)
 	server := net.JoinHostPort("::1%lo", port)
 	d := New(Options{Policy: policy(t, false, allowAll)})
-	for name, servers := range map[string][]string{"alone": {server}, "twice": {server, server}} {
+	for name, servers := range map[string][]string{"alone": {server}, "behind one that refuses": {closedPort(t, "[::1]:0").String(), server}} {
 		t.Run(name, func(t *testing.T) {
-			p, err := d.AuthorizeBackend(t.Context(), to(t, "git.example:443"), &upstream.Backend{Name: "b", Servers: servers})
+			p, err := d.AuthorizeBackend(t.Context(), to(t, "git.example:443"), newBackend("b", servers...))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -33,14 +32,14 @@ func TestDialAZoneOnALoop(t *testing.T) {
 			l.Post(func() {
 				l.Go(func() {
 					defer close(back)
-					c, err := d.DialOn(t.Context(), l, p)
+					link, err := d.Open(t.Context(), p, OpenOptions{Loop: l})
 					if err != nil {
-						t.Errorf("DialOn = %v", err)
+						t.Errorf("Open = %v", err)
 						return
 					}
-					on, ok := c.(*reactor.Conn)
+					on, ok := link.Conn.(*reactor.Conn)
 					if !ok || on.Loop() != l {
-						t.Errorf("DialOn gave a %T, want a *reactor.Conn of the loop", c)
+						t.Errorf("Open gave a %T, want a *reactor.Conn of the loop", link.Conn)
 						return
 					}
 					if nc, err := on.Detach(); err != nil {

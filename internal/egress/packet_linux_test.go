@@ -15,7 +15,6 @@ import (
 	"polyport/acl"
 	"polyport/internal/reactor"
 	"polyport/internal/target"
-	"polyport/internal/upstream"
 )
 
 // linkLocal is a rule for addresses that mean nothing without a zone, so that this machine has no way to them.
@@ -127,15 +126,15 @@ func TestMayReach(t *testing.T) {
 
 func TestDestinationOfABackend(t *testing.T) {
 	d := New(Options{Policy: policy(t, false, allowAll)})
-	p, err := d.AuthorizeBackend(t.Context(), to(t, "git.example:443"), &upstream.Backend{Name: "b", Servers: []string{"127.0.0.1:22"}})
+	p, err := d.AuthorizeBackend(t.Context(), to(t, "git.example:443"), newBackend("b", "127.0.0.1:22"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if dest, ok := p.Destination(); ok || dest != (Destination{}) {
+	if dest, ok := p.Destination(); ok || dest.AddrPort().IsValid() {
 		t.Errorf("Destination = %v, want none", dest.AddrPort())
 	}
 	var e *Error
-	if c, err := d.OpenPacket(nil, p, nil); c != nil || !errors.As(err, &e) || e.Reason != InternalError {
+	if c, err := d.OpenPacket(t.Context(), nil, p, nil); c != nil || !errors.As(err, &e) || e.Reason != InternalError {
 		t.Errorf("OpenPacket = %v, %v, want %s", c, err, InternalError)
 	}
 }
@@ -154,6 +153,8 @@ func (h *heard) Arrived(c *reactor.PacketConn) {
 }
 
 func (h *heard) Unreachable(_ *reactor.PacketConn, _ netip.AddrPort) { h.unreachable <- 1 }
+
+func (h *heard) Ended(*PacketConn) { h.words <- "the end" }
 
 // onLoop runs f on a loop.
 func onLoop(t *testing.T, l *reactor.Loop, f func()) {
@@ -206,7 +207,7 @@ func TestOpenPacket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := d.OpenPacket(l, p, h)
+			c, err := d.OpenPacket(t.Context(), l, p, h)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -274,7 +275,7 @@ func TestOpenPacketFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := sockets(t)
-	c, err := d.OpenPacket(l, p, &heard{})
+	c, err := d.OpenPacket(t.Context(), l, p, &heard{})
 	var e *Error
 	if c != nil || !errors.As(err, &e) || e.Target != r.Target || !errors.Is(err, net.ErrClosed) {
 		t.Errorf("OpenPacket on a loop that has ended = %v, %v, want %v", c, err, net.ErrClosed)

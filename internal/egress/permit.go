@@ -17,7 +17,9 @@ type Permit struct {
 	generation uint64
 	pinned     dialSet
 	backend    *upstream.Backend // nil: the target itself is dialled
+	way        *way              // nil: simply from here to there
 	bind       *bindRight        // nil: it is not one to listen
+	shared     bool              // connections to the backend may be shared
 	one        [1]netip.Addr     // holds pinned.addrs in the common case of one address
 }
 
@@ -26,6 +28,7 @@ type Permit struct {
 type dialSet struct {
 	addrs []netip.Addr // unmapped; a zone only in a backend's
 	port  uint16
+	from  *origin // nil leaves to the system where connections leave from
 }
 
 // covers reports whether ap, mapped or not, is in the set. An address that was
@@ -56,7 +59,12 @@ func (p *Permit) Backend() string {
 	if p.backend == nil {
 		return ""
 	}
-	return p.backend.Name
+	return p.backend.Name()
+}
+
+// WantsHeader reports whether the backend's servers are told of the client by the PROXY protocol.
+func (p *Permit) WantsHeader() bool {
+	return p.backend != nil && p.backend.Header() != upstream.NoHeader
 }
 
 // Addrs returns a copy of the checked addresses in the order in which they are
@@ -65,10 +73,16 @@ func (p *Permit) Addrs() []netip.Addr { return append([]netip.Addr(nil), p.pinne
 
 // Covers reports whether a connection whose peer is a may be used under this
 // permit. It is false for every address of a backend: those connections carry raw
-// bytes of one client and are never shared.
-func (p *Permit) Covers(a netip.AddrPort) bool { return p.pinned.covers(a) }
+// bytes of one client and are never shared. Of a connection through an upstream a is Link.Address; an invalid one is covered, since
+// Key tells whether it leads to the same place.
+func (p *Permit) Covers(a netip.AddrPort) bool {
+	if p.shared || !a.IsValid() && p.way != nil && p.way.upstream != nil {
+		return true
+	}
+	return p.pinned.covers(a)
+}
 
-// Key identifies connections that may be shared between permits: target, rule
+// Key identifies connections that may be shared between permits: target, way out, rule
 // and generation of the Dialer. It is an opaque string that is unlike that of any
 // other combination, and costs one allocation, so ask once.
 func (p *Permit) Key() string { return string(p.AppendKey(nil)) }
@@ -88,5 +102,6 @@ func (p *Permit) AppendKey(b []byte) []byte {
 	}
 	binary.BigEndian.PutUint32(b[lengthAt:], uint32(len(b)-lengthAt-4))
 	b = append(b, backend...)
+	b = p.way.appendKey(b, p.backend)
 	return append(b, p.decision.Rule...)
 }

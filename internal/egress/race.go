@@ -11,22 +11,22 @@ import (
 const attemptDelay = 250 * time.Millisecond
 
 // interleave orders addresses in place as RFC 8305 section 4 says, with a First
-// Address Family Count of 1: the families take turns, IPv6 first, and within a
+// Address Family Count of 1: the families take turns, IPv6 first or else IPv4, and within a
 // family the resolver's order stays.
-func interleave(addrs []netip.Addr) {
-	var v6, v4 []netip.Addr
+func interleave(addrs []netip.Addr, first6 bool) {
+	var first, second []netip.Addr
 	for _, a := range addrs {
-		if a.Is4() {
-			v4 = append(v4, a)
+		if a.Is6() == first6 {
+			first = append(first, a)
 		} else {
-			v6 = append(v6, a)
+			second = append(second, a)
 		}
 	}
 	for i := range addrs {
-		if len(v6) > 0 && (i%2 == 0 || len(v4) == 0) {
-			addrs[i], v6 = v6[0], v6[1:]
+		if len(first) > 0 && (i%2 == 0 || len(second) == 0) {
+			addrs[i], first = first[0], first[1:]
 		} else {
-			addrs[i], v4 = v4[0], v4[1:]
+			addrs[i], second = second[0], second[1:]
 		}
 	}
 }

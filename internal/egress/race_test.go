@@ -53,6 +53,9 @@ func (c *fakeConn) Close() error {
 	return nil
 }
 
+// Peer returns the other side's address, as a connection on a loop does.
+func (c *fakeConn) Peer() netip.AddrPort { return c.to }
+
 func newFakeNet(s script) *fakeNet { return &fakeNet{script: s, start: time.Now()} }
 
 // dial is a dialFunc.
@@ -365,7 +368,7 @@ func TestInterleave(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := addrs(strings.Fields(tt.in)...)
-			interleave(got)
+			interleave(got, true)
 			if !slices.Equal(got, addrs(strings.Fields(tt.want)...)) {
 				t.Errorf("interleave(%v) = %v, want %v", tt.in, got, tt.want)
 			}
@@ -392,7 +395,7 @@ func FuzzInterleave(f *testing.F) {
 				in, want6 = append(in, a), append(want6, a)
 			}
 		}
-		interleave(in)
+		interleave(in, true)
 		var got4, got6 []netip.Addr
 		for i, a := range in {
 			if a.Is4() {

@@ -42,6 +42,10 @@ func dnsReason(err error) Reason {
 // connectReason returns the token for an error of connecting to one address.
 func connectReason(err error) Reason {
 	switch {
+	case isSourceError(err):
+		return ConfigurationError
+	case isOurs(err):
+		return DestinationUnroutable
 	case errors.Is(err, errNotPinned):
 		return DestinationProhibited
 	case errors.Is(err, context.Canceled):
@@ -79,6 +83,12 @@ func errnoReason(errno syscall.Errno) Reason {
 		return LimitReached
 	}
 	return DestinationUnavailable
+}
+
+// isSourceError reports whether the socket could not be made to leave as its exit says.
+func isSourceError(err error) bool {
+	var s *sourceError
+	return errors.As(err, &s)
 }
 
 // isTimeout reports whether err calls itself a timeout.

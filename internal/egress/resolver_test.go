@@ -39,7 +39,7 @@ func TestWithTheRealResolver(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			server := tt.server.(*net.UDPAddr).AddrPort()
-			r := resolve.New(resolve.Options{Servers: []resolve.Server{{Addr: server}}, Timeout: 300 * time.Millisecond})
+			r := resolve.New(resolve.Options{Servers: []resolve.Server{{Addrs: []netip.AddrPort{server}}}, Timeout: 300 * time.Millisecond})
 			defer r.Close()
 			d := New(Options{Policy: policy(t, false, allowAll), Resolver: r})
 			_, err := d.Authorize(t.Context(), to(t, tt.target))

@@ -142,7 +142,7 @@ func TestDial(t *testing.T) {
 			var local, said netip.AddrPort
 			run(t, g.Next(), func() {
 				l := g.loops[0]
-				c := l.Race(t.Context(), tt.to, tt.delay, time.Now().Add(300*time.Millisecond), func(_ int, err error) bool {
+				c := l.Race(t.Context(), tt.to, tt.delay, time.Now().Add(300*time.Millisecond), nil, func(_ int, err error) bool {
 					errs = append(errs, err)
 					return true
 				})
@@ -203,7 +203,7 @@ func TestKill(t *testing.T) {
 	onLoop(t, g.Next(), near, func(c *Conn) {
 		c.Loop().Post(func() { close(waits) })
 		errs = append(errs, readByte(c), readByte(c))
-		_, err := c.Loop().Dial(context.Background(), fullListener(t), time.Time{})
+		_, err := c.Loop().Dial(context.Background(), fullListener(t), time.Time{}, nil)
 		errs = append(errs, err)
 	})
 	for i, err := range errs {

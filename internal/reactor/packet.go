@@ -46,6 +46,8 @@ type PacketOptions struct {
 	Destination bool
 	// Errors has the owner told of what is unreachable.
 	Errors bool
+	// Prepare is called for the socket before it is bound, to set further options. Nil sets none.
+	Prepare func(fd int) error
 	// Buffer is how many octets the system is asked to hold each way. Zero and negative leave that to it.
 	Buffer int
 }

@@ -49,6 +49,12 @@ func openPacket(local netip.AddrPort, o PacketOptions) (int, error) {
 			return -1, os.NewSyscallError("setsockopt", err)
 		}
 	}
+	if o.Prepare != nil {
+		if err := o.Prepare(fd); err != nil {
+			sysClose(fd)
+			return -1, err
+		}
+	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(a.size)); errno != 0 {
 		sysClose(fd)
 		return -1, os.NewSyscallError("bind", errno)

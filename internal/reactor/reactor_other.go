@@ -31,12 +31,12 @@ func (l *Loop) Aside(func()) {}
 func (l *Loop) Adopt(...*net.TCPConn) ([]*Conn, error) { return nil, ErrUnsupported }
 
 // Race connects to one of several addresses.
-func (l *Loop) Race(context.Context, []netip.AddrPort, time.Duration, time.Time, func(int, error) bool) *Conn {
+func (l *Loop) Race(context.Context, []netip.AddrPort, time.Duration, time.Time, func(int, int) error, func(int, error) bool) *Conn {
 	return nil
 }
 
 // Dial connects to an address.
-func (l *Loop) Dial(context.Context, netip.AddrPort, time.Time) (*Conn, error) {
+func (l *Loop) Dial(context.Context, netip.AddrPort, time.Time, func(int) error) (*Conn, error) {
 	return nil, ErrUnsupported
 }
 

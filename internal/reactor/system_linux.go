@@ -131,22 +131,29 @@ func sysName(fd int) netip.AddrPort {
 	return a.addrPort()
 }
 
-// sysConnect makes a socket and begins to connect it.
-func sysConnect(to netip.AddrPort) (fd int, call string, errno unix.Errno) {
-	var a address
-	family := a.set(to)
+// sysSocket makes a TCP socket for an address of that family.
+func sysSocket(to netip.AddrPort) (int, unix.Errno) {
+	family := unix.AF_INET6
+	if to.Addr().Is4() {
+		family = unix.AF_INET
+	}
 	n, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
 	if errno != 0 {
-		return -1, "socket", errno
+		return -1, errno
 	}
-	fd = int(n)
-	_ = sysSetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // fails on no TCP socket
-	_, _, errno = unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(a.size))
-	if errno != 0 && errno != unix.EINPROGRESS {
-		sysClose(fd)
-		return -1, "connect", errno
+	_ = sysSetOption(int(n), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // fails on no TCP socket
+	return int(n), 0
+}
+
+// sysConnect begins to connect a socket.
+func sysConnect(fd int, to netip.AddrPort) unix.Errno {
+	var a address
+	a.set(to)
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&a.raw)), uintptr(a.size))
+	if errno == unix.EINPROGRESS {
+		return 0
 	}
-	return fd, "", 0
+	return errno
 }
 
 // Accept takes a connection out of the queue of a listening socket that does not block. The error is a syscall.Errno.

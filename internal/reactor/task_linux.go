@@ -155,10 +155,15 @@ func (l *Loop) Aside(f func()) {
 }
 
 // Dial connects to an address, which must not have a zone, with TCP_NODELAY, until a deadline (zero
-// is none). It is for tasks. The error is like that of net.Dialer, or the context's.
-func (l *Loop) Dial(ctx context.Context, to netip.AddrPort, deadline time.Time) (*Conn, error) {
+// is none). It is for tasks. prepare is called for the socket before it connects, to bind it or set its options; nil has nothing
+// to do. The error is like that of net.Dialer, the context's, or that of prepare in a *net.OpError.
+func (l *Loop) Dial(ctx context.Context, to netip.AddrPort, deadline time.Time, prepare func(fd int) error) (*Conn, error) {
 	var err error
-	c := l.Race(ctx, []netip.AddrPort{to}, 0, deadline, func(_ int, failed error) bool {
+	var each func(fd, _ int) error
+	if prepare != nil {
+		each = func(fd, _ int) error { return prepare(fd) }
+	}
+	c := l.Race(ctx, []netip.AddrPort{to}, 0, deadline, each, func(_ int, failed error) bool {
 		err = failed
 		return false
 	})
@@ -166,10 +171,10 @@ func (l *Loop) Dial(ctx context.Context, to netip.AddrPort, deadline time.Time) 
 }
 
 // Race connects to one of several addresses (RFC 8305 section 5): one attempt after the other, the next once the one before
-// has failed or after a delay; the first connection wins and the others are closed. Each failure is told to failed, which says
-// whether to go on. Nil is that none is left.
-func (l *Loop) Race(ctx context.Context, to []netip.AddrPort, delay time.Duration, deadline time.Time, failed func(i int, err error) bool) *Conn {
-	r := race{loop: l, to: to, failed: failed}
+// has failed or after a delay; the first connection wins and the others are closed. prepare is called for each socket before it
+// connects, as in Dial. Each failure is told to failed, which says whether to go on. Nil is that none is left.
+func (l *Loop) Race(ctx context.Context, to []netip.AddrPort, delay time.Duration, deadline time.Time, prepare func(fd, i int) error, failed func(i int, err error) bool) *Conn {
+	r := race{loop: l, to: to, prepare: prepare, failed: failed}
 	defer r.close()
 	if !deadline.IsZero() {
 		r.until = since(deadline)
@@ -208,6 +213,7 @@ type race struct {
 	next    int // of to
 	until   time.Duration
 	running []attempt
+	prepare func(fd, i int) error // nil: there is nothing to prepare
 	failed  func(i int, err error) bool
 }
 
@@ -222,7 +228,7 @@ func (r *race) begin() bool {
 	for r.next < len(r.to) {
 		i := r.next
 		r.next++
-		c, err := r.loop.connect(r.to[i])
+		c, err := r.connect(i)
 		if err == nil {
 			r.running = append(r.running, attempt{c, i})
 			return true
@@ -275,11 +281,22 @@ func (r *race) close() {
 	}
 }
 
-// connect begins to connect.
-func (l *Loop) connect(to netip.AddrPort) (*Conn, error) {
-	fd, call, errno := sysConnect(to)
+// connect begins the attempt at an address.
+func (r *race) connect(i int) (*Conn, error) {
+	l, to := r.loop, r.to[i]
+	fd, errno := sysSocket(to)
 	if errno != 0 {
-		return nil, dialError(to, os.NewSyscallError(call, errno))
+		return nil, dialError(to, os.NewSyscallError("socket", errno))
+	}
+	if r.prepare != nil {
+		if err := r.prepare(fd, i); err != nil {
+			sysClose(fd)
+			return nil, dialError(to, err)
+		}
+	}
+	if errno := sysConnect(fd, to); errno != 0 {
+		sysClose(fd)
+		return nil, dialError(to, os.NewSyscallError("connect", errno))
 	}
 	c := &Conn{fd: fd, loop: l, peer: netip.AddrPortFrom(to.Addr().Unmap(), to.Port())}
 	if err := l.watch(c, watched|unix.EPOLLOUT, nil); err != nil {

@@ -18,7 +18,7 @@ func readAnswer(m *dns.Msg, host string, qtype uint16) (answer, error) {
 	switch m.Rcode {
 	case dns.RcodeSuccess:
 	case dns.RcodeNameError:
-		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: said(m, "NXDOMAIN: there is no such name")}
+		return answer{}, notFound(m, host, "NXDOMAIN: there is no such name")
 	default:
 		return answer{}, said(m, rcodeName(m.Rcode))
 	}
@@ -64,10 +64,23 @@ func addressesOf(m *dns.Msg, host, name string, qtype uint16, ttl uint32) (answe
 		}
 	}
 	if len(a.addrs) == 0 {
-		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: said(m, ErrNotFound.Error())}
+		return answer{}, notFound(m, host, ErrNotFound.Error())
 	}
 	a.ttl = time.Duration(ttl) * time.Second
 	return a, nil
+}
+
+// notFound makes the Error of an answer without addresses. It lives as the SOA record beside
+// it says (RFC 2308 section 5); without one it is kept as shortly as a failure.
+func notFound(m *dns.Msg, host, says string) *Error {
+	e := &Error{Host: host, Kind: ErrNotFound, Err: said(m, says), life: failureTTL, lives: true}
+	for _, rr := range m.Ns {
+		if soa, ok := rr.(*dns.SOA); ok && soa.Hdr.Class == dns.ClassINET {
+			e.life = time.Duration(min(soa.Hdr.Ttl, soa.Minttl)) * time.Second
+			break
+		}
+	}
+	return e
 }
 
 // answerError is an answer that has no addresses.

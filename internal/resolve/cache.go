@@ -3,15 +3,32 @@ package resolve
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// entry is the outcome of a look-up.
+const (
+	// prefetchAsks is how often a name must be asked for in its life to be looked up
+	// again before that ends, and prefetchPart the part of its life that is left then.
+	prefetchAsks, prefetchPart = 3, 10
+	// prefetchLife is the shortest life of which a tenth is worth it.
+	prefetchLife = time.Second
+)
+
+// entry is the outcome of a look-up. What the cache holds is shared: only its atomics change.
 type entry struct {
-	addrs   []netip.Addr
-	err     *Error        // nil when addrs has some
-	life    time.Duration // 0: not to be kept
-	expires time.Time     // set by put
+	addrs []netip.Addr
+	err   *Error        // nil when addrs has some
+	life  time.Duration // 0: not to be kept
+	stale bool          // had run out, and was prolonged for want of an answer
+
+	// Set by the cache.
+	expires time.Time
+	due     time.Time // from when on it is looked up again if many ask; expires for never
+	usable  time.Time // until when it serves if the servers fail
+
+	asks       atomic.Uint32 // up to prefetchAsks
+	prefetched atomic.Bool
 }
 
 func (e *entry) result() ([]netip.Addr, error) {
@@ -21,6 +38,14 @@ func (e *entry) result() ([]netip.Addr, error) {
 	return e.addrs, nil
 }
 
+// toPrefetch counts an ask, and reports whether it is the one to look the name up again.
+func (e *entry) toPrefetch(now time.Time) bool {
+	if e.asks.Load() < prefetchAsks { // later ones only read, so that the cores need not take turns
+		e.asks.Add(1)
+	}
+	return now.After(e.due) && e.asks.Load() >= prefetchAsks && e.prefetched.CompareAndSwap(false, true)
+}
+
 // evictionSample is how many names are looked at to find one to give up.
 const evictionSample = 16
 
@@ -28,35 +53,73 @@ const evictionSample = 16
 // is full, of a few random names the one that expires soonest goes. Failures live
 // short, so a flood of names that do not exist hardly costs a good one its place.
 type cache struct {
-	size int
+	size       int
+	stale      time.Duration // for how long after their end answers are of use
+	noPrefetch bool
 
 	mu      sync.RWMutex
-	entries map[string]entry
+	entries map[string]*entry
 }
 
 // newCache makes a cache of size names; none if that is negative.
 func newCache(size int) *cache {
-	return &cache{size: size, entries: make(map[string]entry)}
+	return &cache{size: size, entries: make(map[string]*entry)}
 }
 
-func (c *cache) get(host string, now time.Time) (entry, bool) {
+// get returns the entry of host, nil for none, and whether it has not run out.
+func (c *cache) get(host string, now time.Time) (e *entry, fresh bool) {
 	c.mu.RLock()
-	e, ok := c.entries[host]
+	e = c.entries[host]
 	c.mu.RUnlock()
-	return e, ok && now.Before(e.expires)
+	return e, e != nil && now.Before(e.expires)
 }
 
-func (c *cache) put(host string, e entry, now time.Time) {
+func (c *cache) put(host string, e *entry, now time.Time) {
 	if c.size <= 0 {
 		return
 	}
 	e.expires = now.Add(e.life)
+	e.due, e.usable = e.expires, e.expires
+	if e.err == nil {
+		e.usable = e.expires.Add(c.stale)
+		if !c.noPrefetch && e.life >= prefetchLife {
+			e.due = e.expires.Add(-e.life / prefetchPart)
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.entries[host]; !ok && len(c.entries) >= c.size {
 		c.evict()
 	}
 	c.entries[host] = e
+}
+
+// prolong keeps what is known of host when a look-up has failed, and reports
+// whether it is of use still.
+func (c *cache) prolong(host string, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[host]
+	switch {
+	case e == nil || e.err != nil || !now.Before(e.usable):
+		return false
+	case now.Before(e.expires):
+		return true
+	}
+	p := &entry{addrs: e.addrs, life: staleTTL, stale: true, expires: now.Add(staleTTL), usable: e.usable}
+	if e.usable.Before(p.expires) {
+		p.expires = e.usable
+	}
+	p.due = p.expires
+	c.entries[host] = p
+	return true
+}
+
+// drop removes host.
+func (c *cache) drop(host string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.entries, host)
 }
 
 // evict makes room for one entry. The order of a map's iteration is random.

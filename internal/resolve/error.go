@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"time"
 )
 
 // The kinds of an Error; test with errors.Is.
@@ -28,6 +29,10 @@ type Error struct {
 	Kind error
 	// Err is the cause in detail; nil if Kind says it all.
 	Err error
+
+	// life is for how long an ErrNotFound may be kept, if the server said so: lives.
+	life  time.Duration
+	lives bool
 }
 
 // Error implements error.

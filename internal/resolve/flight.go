@@ -14,15 +14,18 @@ type flight struct {
 	waiters int // guarded by Resolver.mu
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when entry is set
-	entry   entry
+	entry   *entry
 }
 
-// miss answers what the cache cannot.
-func (r *Resolver) miss(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
+// errNoTurn says that all slots were taken for too long.
+var errNoTurn = errors.New("too many names are being looked up at once")
+
+// miss answers what the cache cannot. patience is how long it waits for a turn.
+func (r *Resolver) miss(ctx context.Context, asker netip.Addr, host string, patience time.Duration) ([]netip.Addr, error) {
 	if f := r.joinRunning(host); f != nil {
 		return r.wait(ctx, host, f)
 	}
-	until := time.Now().Add(r.timeout)
+	until := time.Now().Add(patience)
 	share := r.shares.of(asker)
 	if err := r.acquire(ctx, host, share.slots, until); err != nil {
 		r.shares.leave(share, false)
@@ -97,8 +100,8 @@ func (r *Resolver) acquire(ctx context.Context, host string, slots chan struct{}
 		return nil
 	default:
 	}
-	patience := time.NewTimer(time.Until(until))
-	defer patience.Stop()
+	late := time.NewTimer(time.Until(until))
+	defer late.Stop()
 	select {
 	case slots <- struct{}{}:
 		return nil
@@ -106,8 +109,8 @@ func (r *Resolver) acquire(ctx context.Context, host string, slots chan struct{}
 		return &Error{Host: host, Kind: abandoned(ctx), Err: ctx.Err()}
 	case <-r.ctx.Done():
 		return &Error{Host: host, Kind: ErrClosed}
-	case <-patience.C:
-		return &Error{Host: host, Kind: ErrTimeout, Err: errors.New("too many names are being looked up at once")}
+	case <-late.C:
+		return &Error{Host: host, Kind: ErrTimeout, Err: errNoTurn}
 	}
 }
 
@@ -142,9 +145,7 @@ func (r *Resolver) run(ctx context.Context, f *flight, host string) {
 	r.lookups.Add(1)
 	a, err := r.source(ctx, host)
 	f.entry = r.settle(ctx, host, a, err)
-	if f.entry.life > 0 {
-		r.cache.put(host, f.entry, time.Now())
-	}
+	r.keep(host, f.entry)
 	r.mu.Lock()
 	r.forget(host, f)
 	r.mu.Unlock()
@@ -153,64 +154,32 @@ func (r *Resolver) run(ctx context.Context, f *flight, host string) {
 }
 
 // settle turns what a source said into what is told and kept.
-func (r *Resolver) settle(ctx context.Context, host string, a answer, err error) entry {
-	addrs := sanitise(a.addrs)
+func (r *Resolver) settle(ctx context.Context, host string, a answer, err error) *entry {
+	addrs := sanitise(r.family.arrange(a.addrs))
 	if err == nil && len(addrs) > 0 {
-		return entry{addrs: addrs, life: min(max(a.ttl, r.minimum), r.maximum)}
+		return &entry{addrs: addrs, life: min(max(a.ttl, r.minimum), r.maximum)}
 	}
 	e := failure(host, err)
 	switch {
 	case r.ctx.Err() != nil:
-		return entry{err: &Error{Host: host, Kind: ErrClosed}}
+		return &entry{err: &Error{Host: host, Kind: ErrClosed}}
 	case errors.Is(ctx.Err(), context.Canceled):
-		return entry{err: e} // nobody waits any more, and it says nothing of the name
+		return &entry{err: e} // nobody waits any more, and it says nothing of the name
 	}
 	r.failures.Add(1)
 	if e.Timeout() {
 		r.timeouts.Add(1)
 	}
 	if errors.Is(e, ErrNotFound) {
-		return entry{err: e, life: notFoundTTL}
+		return &entry{err: e, life: r.negativeLife(e)}
 	}
-	return entry{err: e, life: failureTTL}
+	return &entry{err: e, life: failureTTL}
 }
 
-// sanitise returns at most maxAddrs addresses, in normal form and none twice. Of a
-// long list each family keeps at least half of the places, if it can fill them.
-func sanitise(in []netip.Addr) []netip.Addr {
-	out := make([]netip.Addr, 0, min(len(in), maxAddrs))
-	count := [2]int{} // IPv4, IPv6
-	for _, a := range in {
-		if a.IsValid() {
-			count[family(a.Unmap())]++
-		}
+// negativeLife is for how long it is kept that a name has no address.
+func (r *Resolver) negativeLife(e *Error) time.Duration {
+	if !e.lives {
+		return r.negative
 	}
-	var room [2]int
-	room[0] = min(count[0], max(maxAddrs/2, maxAddrs-count[1]))
-	room[1] = min(count[1], maxAddrs-room[0])
-	for _, a := range in {
-		a = a.Unmap().WithZone("")
-		if !a.IsValid() || room[family(a)] == 0 || contains(out, a) {
-			continue
-		}
-		room[family(a)]--
-		out = append(out, a)
-	}
-	return out
-}
-
-func family(a netip.Addr) int {
-	if a.Is4() {
-		return 0
-	}
-	return 1
-}
-
-func contains(s []netip.Addr, a netip.Addr) bool {
-	for i := range s {
-		if s[i] == a {
-			return true
-		}
-	}
-	return false
+	return min(max(e.life, r.minimum), r.negative)
 }

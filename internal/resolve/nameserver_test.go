@@ -32,20 +32,30 @@ func startServer(t *testing.T, h func(w dns.ResponseWriter, q *dns.Msg)) *nameSe
 		s.mu.Unlock()
 		h(w, q)
 	})
-	for _, srv := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: pc, Handler: handler}} {
-		up, down := make(chan struct{}), make(chan struct{})
-		srv.NotifyStartedFunc = func() { close(up) }
-		go func() {
-			defer close(down)
-			srv.ActivateAndServe()
-		}()
-		<-up
-		t.Cleanup(func() {
-			srv.Shutdown()
-			<-down
-		})
-	}
+	serveListener(t, l, handler)
+	activate(t, &dns.Server{PacketConn: pc, Handler: handler})
 	return s
+}
+
+// serveListener answers queries on l until the test ends.
+func serveListener(t *testing.T, l net.Listener, h dns.Handler) {
+	t.Helper()
+	activate(t, &dns.Server{Listener: l, Handler: h})
+}
+
+func activate(t *testing.T, srv *dns.Server) {
+	t.Helper()
+	up, down := make(chan struct{}), make(chan struct{})
+	srv.NotifyStartedFunc = func() { close(up) }
+	go func() {
+		defer close(down)
+		srv.ActivateAndServe()
+	}()
+	<-up
+	t.Cleanup(func() {
+		srv.Shutdown()
+		<-down
+	})
 }
 
 // listenBoth listens on one port number for TCP and UDP.

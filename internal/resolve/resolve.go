@@ -1,7 +1,8 @@
 // Package resolve turns host names into addresses: by the system's resolver, or
-// by name servers of the operator's choice (RFC 1035 over UDP, and over TCP
-// where an answer was truncated). It caches, asks each name only once at a time
-// and bounds everything that a client's choice of names could use up.
+// by name servers of the operator's choice, over UDP and TCP (RFC 1035, RFC 7766), TLS
+// (RFC 7858) or HTTPS (RFC 8484). It caches, serves what has run out while the servers
+// fail (RFC 8767), asks each name only once at a time and bounds everything that a
+// client's choice of names could use up. It does not validate DNSSEC.
 //
 // A name is always looked up as it stands: search domains are off, so that a
 // client's "intranet" never becomes some "intranet.example.com". The hosts file
@@ -28,60 +29,15 @@ const (
 	defaultCacheSize  = 10_000
 	defaultMinimumTTL = time.Second
 	defaultMaximumTTL = time.Hour
+	// defaultNegativeTTL is the longest life of the news that a name has no address.
+	defaultNegativeTTL = 5 * time.Second
 
 	// systemTTL is the life of the system resolver's answers, which tell none.
 	systemTTL = 30 * time.Second
-	// notFoundTTL is the life of the news that a name has no address.
-	notFoundTTL = 5 * time.Second
 	// failureTTL is the life of any other failure: the least that RFC 9520
 	// section 3.2 allows, since a good answer may come at any time.
 	failureTTL = time.Second
-	// maxAddrs is how many addresses of one name are kept: more than a client
-	// would wait for, and few enough for a hostile name not to cost much.
-	maxAddrs = 16
 )
-
-// Server is a recursive name server.
-type Server struct {
-	Addr netip.AddrPort
-	// TCP asks it over TCP alone (RFC 7766). Else it is asked over UDP, and over
-	// TCP where an answer was truncated.
-	TCP bool
-}
-
-// Options configures a Resolver. The zero value is usable.
-type Options struct {
-	// Servers are the recursive name servers to ask, in order; the one that
-	// answered last is asked first. Empty means the system's resolver.
-	Servers []Server
-	// Timeout bounds one look-up in total, and before it the wait for a turn.
-	// Zero and negative mean 5 s.
-	Timeout time.Duration
-	// Lookups is how many look-ups may run at once; further ones wait for their
-	// turn. Zero and negative mean 256.
-	Lookups int
-	// LookupsPerAsker is how many of them may be one asker's, an IPv4 address or
-	// an IPv6 /64. Zero and negative mean 32.
-	LookupsPerAsker int
-	// CacheSize is how many names are kept. Zero means 10,000; negative means none.
-	CacheSize int
-	// MinimumTTL and MaximumTTL bound for how long an answer is kept, whatever
-	// time to live it states. Zero and negative mean 1 s and 1 h. An answer of
-	// the system's resolver, which tells no time to live, counts as one of 30 s.
-	// That a name has no address is kept for 5 s, any other failure for 1 s.
-	MinimumTTL, MaximumTTL time.Duration
-}
-
-// Stats counts what a Resolver has done since it was made.
-type Stats struct {
-	Hits     uint64 // answered from the cache, failures included
-	Misses   uint64 // not in the cache: looked up, or joined with a look-up that ran
-	Lookups  uint64 // look-ups that were made
-	Failures uint64 // look-ups without an address
-	Timeouts uint64 // of Failures: those for want of an answer in time
-	Cached   int    // names in the cache now
-	Running  int    // look-ups that run now
-}
 
 // answer is what a source found.
 type answer struct {
@@ -94,11 +50,15 @@ type source func(ctx context.Context, host string) (answer, error)
 
 // Resolver resolves names. It is safe for concurrent use.
 type Resolver struct {
-	source  source
-	timeout time.Duration
-	minimum time.Duration
-	maximum time.Duration
-	cache   *cache
+	source   source
+	release  func() // what source holds; nil for nothing
+	hosts    map[string]*entry
+	family   Family
+	timeout  time.Duration
+	minimum  time.Duration
+	maximum  time.Duration
+	negative time.Duration
+	cache    *cache
 
 	slots   chan struct{} // one for each look-up that runs
 	shares  *shares       // of slots, by asker
@@ -106,33 +66,40 @@ type Resolver struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 
-	mu      sync.Mutex
-	closed  bool
-	flights map[string]*flight
+	mu       sync.Mutex
+	closed   bool
+	flights  map[string]*flight
+	renewals map[string]*renewal
 
-	hits, misses, lookups, failures, timeouts atomic.Uint64
+	hits, misses, lookups, failures, timeouts, stale, prefetched atomic.Uint64
 }
 
 // New makes a Resolver. Close it to stop what it runs.
 func New(o Options) *Resolver {
 	r := &Resolver{
-		timeout: orDefault(o.Timeout, defaultTimeout),
-		minimum: orDefault(o.MinimumTTL, defaultMinimumTTL),
-		maximum: orDefault(o.MaximumTTL, defaultMaximumTTL),
-		slots:   make(chan struct{}, orDefault(o.Lookups, defaultLookups)),
-		shares:  newShares(orDefault(o.LookupsPerAsker, defaultPerAsker)),
-		flights: make(map[string]*flight),
+		hosts:    hostEntries(o.Hosts, o.Family),
+		family:   o.Family,
+		timeout:  orDefault(o.Timeout, defaultTimeout),
+		minimum:  orZero(o.MinimumTTL, defaultMinimumTTL),
+		maximum:  orDefault(o.MaximumTTL, defaultMaximumTTL),
+		negative: orZero(o.NegativeTTL, defaultNegativeTTL),
+		slots:    make(chan struct{}, orDefault(o.Lookups, defaultLookups)),
+		shares:   newShares(orDefault(o.LookupsPerAsker, defaultPerAsker)),
+		flights:  make(map[string]*flight),
+		renewals: make(map[string]*renewal),
 	}
 	size := o.CacheSize
 	if size == 0 {
 		size = defaultCacheSize
 	}
 	r.cache = newCache(size)
+	r.cache.stale, r.cache.noPrefetch = max(o.ServeStale, 0), o.NoPrefetch
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	if len(o.Servers) == 0 {
-		r.source = newSystem().lookup
+		r.source = newSystem(o.Family).lookup
 	} else {
-		r.source = newServers(o.Servers, r.timeout).lookup
+		s := newServers(o, r.timeout)
+		r.source, r.release = s.lookup, s.close
 	}
 	return r
 }
@@ -144,8 +111,17 @@ func orDefault[T int | time.Duration](v, def T) T {
 	return v
 }
 
+// orZero is orDefault for what may be nothing: that is a negative v.
+func orZero(v, def time.Duration) time.Duration {
+	if v < 0 {
+		return 0
+	}
+	return orDefault(v, def)
+}
+
 // Lookup returns the addresses of host: at most 16, unmapped, without zones,
-// none twice, in the order of preference of their source. The slice is shared
+// none twice, in the order of preference of their source, or of the family that Options
+// prefer. The slice is shared
 // with others: it must not be changed. asker is the client for whom it is asked; the
 // zero Addr stands for the gateway itself. The error is an *Error.
 func (r *Resolver) Lookup(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
@@ -153,24 +129,46 @@ func (r *Resolver) Lookup(ctx context.Context, asker netip.Addr, host string) ([
 	if err != nil {
 		return nil, err
 	}
-	if e, ok := r.cache.get(host, time.Now()); ok {
+	if e := r.hosts[host]; e != nil {
 		r.hits.Add(1)
 		return e.result()
 	}
+	now := time.Now()
+	e, fresh := r.cache.get(host, now)
+	if fresh {
+		return r.hit(asker, host, e, now)
+	}
 	r.misses.Add(1)
-	return r.miss(ctx, asker, host)
+	if e != nil && now.Before(e.usable) {
+		return r.revalidate(ctx, asker, host, e)
+	}
+	return r.miss(ctx, asker, host, r.timeout)
+}
+
+// hit answers from the cache.
+func (r *Resolver) hit(asker netip.Addr, host string, e *entry, now time.Time) ([]netip.Addr, error) {
+	r.hits.Add(1)
+	if e.stale {
+		r.stale.Add(1)
+	}
+	if e.toPrefetch(now) {
+		r.prefetch(asker, host)
+	}
+	return e.result()
 }
 
 // Stats returns the counters.
 func (r *Resolver) Stats() Stats {
 	return Stats{
-		Hits:     r.hits.Load(),
-		Misses:   r.misses.Load(),
-		Lookups:  r.lookups.Load(),
-		Failures: r.failures.Load(),
-		Timeouts: r.timeouts.Load(),
-		Cached:   r.cache.len(),
-		Running:  len(r.slots),
+		Hits:       r.hits.Load(),
+		Misses:     r.misses.Load(),
+		Lookups:    r.lookups.Load(),
+		Failures:   r.failures.Load(),
+		Timeouts:   r.timeouts.Load(),
+		Stale:      r.stale.Load(),
+		Prefetched: r.prefetched.Load(),
+		Cached:     r.cache.len(),
+		Running:    len(r.slots),
 	}
 }
 
@@ -183,5 +181,8 @@ func (r *Resolver) Close() error {
 	r.mu.Unlock()
 	r.stop()
 	r.running.Wait()
+	if r.release != nil {
+		r.release()
+	}
 	return nil
 }

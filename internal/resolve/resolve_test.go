@@ -338,10 +338,10 @@ func TestCacheIsBounded(t *testing.T) {
 	now := time.Unix(1, 0)
 	c := newCache(100)
 	for i := range 50 {
-		c.put(fmt.Sprintf("good%d", i), entry{life: time.Hour}, now)
+		c.put(fmt.Sprintf("good%d", i), &entry{life: time.Hour}, now)
 	}
 	for i := range 10_000 {
-		c.put(fmt.Sprintf("bad%d", i), entry{life: time.Second}, now)
+		c.put(fmt.Sprintf("bad%d", i), &entry{life: time.Second}, now)
 		if c.len() > 100 {
 			t.Fatalf("%d names are kept, want at most 100", c.len())
 		}
@@ -358,7 +358,7 @@ func TestCacheIsBounded(t *testing.T) {
 		t.Errorf("of 50 long-lived names %d outlived a flood, want at least 25", good)
 	}
 	for range 3 { // to replace needs no room
-		c.put("bad9999", entry{life: time.Hour}, now)
+		c.put("bad9999", &entry{life: time.Hour}, now)
 	}
 	if c.len() != 100 {
 		t.Errorf("%d names are kept, want 100", c.len())

@@ -57,7 +57,7 @@ func TestServers(t *testing.T) {
 // A server that is asked over TCP alone gets no datagram, and needs none to answer long.
 func TestServersOverTCP(t *testing.T) {
 	s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) { reply(w, q, dns.RcodeSuccess, many(100)...) })
-	r := New(Options{Servers: []Server{{Addr: s.addr, TCP: true}}})
+	r := New(Options{Servers: []Server{{Network: TCP, Addrs: []netip.AddrPort{s.addr}}}})
 	defer r.Close()
 	got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
 	if err != nil || len(got) != maxAddrs {
@@ -72,7 +72,7 @@ func TestServersOverTCP(t *testing.T) {
 func overUDPFirst(addrs ...netip.AddrPort) []Server {
 	list := make([]Server, len(addrs))
 	for i, a := range addrs {
-		list[i].Addr = a
+		list[i].Addrs = []netip.AddrPort{a}
 	}
 	return list
 }
@@ -136,7 +136,7 @@ func TestCloseInterruptsAQuery(t *testing.T) {
 
 func TestNamesThatNoServerIsAsked(t *testing.T) {
 	s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) { reply(w, q, dns.RcodeSuccess, "% 60 A 192.0.2.66") })
-	sys := newSystem()
+	sys := newSystem(Any)
 	sys.dns.Dial = s.dial
 	for name, r := range map[string]*Resolver{
 		"servers": New(Options{Servers: overUDPFirst(s.addr)}),
@@ -176,7 +176,7 @@ func TestSystem(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			s := startServer(t, tt.h)
-			sys := newSystem()
+			sys := newSystem(Any)
 			sys.dns.Dial = s.dial
 			r := withSource(t, Options{}, sys.lookup)
 			got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
@@ -190,7 +190,7 @@ func TestSystem(t *testing.T) {
 
 func TestSystemTimesOut(t *testing.T) {
 	s := startServer(t, func(dns.ResponseWriter, *dns.Msg) {})
-	sys := newSystem()
+	sys := newSystem(Any)
 	sys.dns.Dial = s.dial
 	r := withSource(t, Options{Timeout: 100 * time.Millisecond}, sys.lookup)
 	_, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
@@ -199,7 +199,7 @@ func TestSystemTimesOut(t *testing.T) {
 
 func TestSystemAsksForTheNameAsItStands(t *testing.T) {
 	s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) { reply(w, q, dns.RcodeNameError) })
-	sys := newSystem()
+	sys := newSystem(Any)
 	sys.dns.Dial = s.dial
 	r := withSource(t, Options{}, sys.lookup)
 	for _, host := range []string{"intranet", "a.example"} {

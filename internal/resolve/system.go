@@ -19,12 +19,14 @@ const tryTimeout = 2 * time.Second
 type system struct {
 	dns   *net.Resolver
 	hosts *net.Resolver // knows the hosts file only
+	want  Family
 }
 
-func newSystem() *system {
+func newSystem(want Family) *system {
 	return &system{
 		dns:   &net.Resolver{PreferGo: true, Dial: dialImpatient},
 		hosts: hostsFile(),
+		want:  want,
 	}
 }
 
@@ -44,7 +46,7 @@ func (s *system) lookup(ctx context.Context, host string) (answer, error) {
 	if a, err, ok := special(ctx, s.hosts, host); ok {
 		return a, err
 	}
-	addrs, err := s.dns.LookupNetIP(ctx, "ip", host+".")
+	addrs, err := s.dns.LookupNetIP(ctx, s.want.network(), host+".")
 	if err != nil {
 		return answer{}, systemError(host, err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"polyport/acl"
 	"polyport/internal/egress"
+	"polyport/internal/exit"
 	"polyport/internal/reactor"
 	"polyport/internal/relay"
 	"polyport/internal/target"
@@ -29,7 +30,7 @@ func (s *Session) Associate(from netip.AddrPort) (netip.AddrPort, error) {
 		return netip.AddrPort{}, udprelay.ErrUnsupported
 	}
 	client := s.conn.Client()
-	p := &packets{session: s, request: s.request(target.Target{})}
+	p := &packets{session: s, request: s.request(target.Target{}), wish: s.wish}
 	if err := s.runtime.Egress.MayReach(p.request); err != nil {
 		s.failed(err)
 		return netip.AddrPort{}, err
@@ -76,15 +77,11 @@ func (s *Session) advertised(bound netip.AddrPort) netip.AddrPort {
 	return at
 }
 
-// OpenPacket opens the way out for the datagrams of a permit, on a loop. The caller closes it. The error is an *egress.Error.
-func (s *Session) OpenPacket(l *reactor.Loop, p *egress.Permit, owner reactor.PacketOwner) (*egress.PacketConn, error) {
-	return s.runtime.Egress.OpenPacket(l, p, owner)
-}
-
 // packets is what an association asks of its session. It looks at nothing that changes after Associate.
 type packets struct {
 	session *Session
 	request acl.Request
+	wish    exit.Wish
 }
 
 var errQuestionPanicked = errors.New("the rules or a look-up panicked")
@@ -94,9 +91,7 @@ var errQuestionPanicked = errors.New("the rules or a look-up panicked")
 func (p *packets) AuthorizePacket(ctx context.Context, t target.Target) (permit *egress.Permit, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			p.session.manager.log.Error("the rules or a look-up panicked; datagrams are lost, the sessions go on", slog.String("id", p.session.ID()),
-				slog.String("target", t.String()), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
-			permit, err = nil, &egress.Error{Reason: egress.InternalError, Target: t, Err: errQuestionPanicked}
+			permit, err = nil, p.panicked(t, v)
 		}
 	}()
 	rt, r := p.session.manager.Runtime(), p.request
@@ -107,12 +102,24 @@ func (p *packets) AuthorizePacket(ctx context.Context, t target.Target) (permit 
 	if rt.Egress.LooksAtTime() {
 		r.Time = time.Now()
 	}
-	return rt.Egress.AuthorizePacket(ctx, r)
+	return rt.Egress.Wishing(p.wish).AuthorizePacket(ctx, r)
 }
 
-// OpenPacket implements udprelay.Session.
-func (p *packets) OpenPacket(l *reactor.Loop, permit *egress.Permit, owner reactor.PacketOwner) (*egress.PacketConn, error) {
-	return p.session.OpenPacket(l, permit, owner)
+// panicked logs a panic, and is the error in its place.
+func (p *packets) panicked(t target.Target, v any) error {
+	p.session.manager.log.Error("the rules, a look-up or an upstream panicked; datagrams are lost, the sessions go on", slog.String("id", p.session.ID()),
+		slog.String("target", t.String()), slog.String("panic", fmt.Sprint(v)), slog.String("stack", string(debug.Stack())))
+	return &egress.Error{Reason: egress.InternalError, Target: t, Err: errQuestionPanicked}
+}
+
+// OpenPacket implements udprelay.Session. It is called as AuthorizePacket is, and with what that has admitted, so the configuration is that of now too.
+func (p *packets) OpenPacket(ctx context.Context, l *reactor.Loop, permit *egress.Permit, owner egress.PacketOwner) (c *egress.PacketConn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			c, err = nil, p.panicked(permit.Target(), v)
+		}
+	}()
+	return p.session.manager.Runtime().Egress.OpenPacket(ctx, l, permit, owner)
 }
 
 // AssociationEnded implements udprelay.Session.
@@ -201,8 +208,11 @@ func (s *Session) dissociate(reason string, err error) {
 		if to, ok := sum.First.Destination(); ok {
 			s.record.Address = to.AddrPort()
 		}
-	case sum.Failed != nil:
+		way := sum.First.Route()
+		s.record.Exit, s.record.Upstream, s.record.Server, s.record.ByName = way.Exit, way.Upstream, sum.Server, way.ByName
+	case sum.Failed != nil: // nothing went anywhere: why says more than how it ended
 		s.noteFailed(sum.Failed)
+		err = sum.Failed
 	}
 	if reason == "" && err != nil {
 		reason = endReason(relay.EndReset, nil)

@@ -129,11 +129,38 @@ func TestAssociationThatReachesNobody(t *testing.T) {
 		defer close(names.release)
 		_ = c.Close()
 		r := a.record()
-		if r.Datagrams == nil || *r.Datagrams != (Datagrams{Denied: 2, Dropped: 1}) || r.Err != nil {
-			t.Errorf("record = %+v with %+v, want 2 denied, one that waited, and no error", r, r.Datagrams)
+		if r.Datagrams == nil || *r.Datagrams != (Datagrams{Denied: 2, Dropped: 1}) || !errors.Is(r.Err, egress.ErrDenied) {
+			t.Errorf("record = %+v with %+v, want 2 denied, one that waited, and %v", r, r.Datagrams, egress.ErrDenied)
 		}
 		if r.Target != "127.0.0.1:23" || r.Address.IsValid() || r.Rule != "no telnet" || r.Reason != acl.ReasonRule {
 			t.Errorf("record = %+v, want the first target and its reason", r)
+		}
+	})
+}
+
+// TestAssociationThroughNoUpstream: the record names the upstream that carries no datagrams.
+func TestAssociationThroughNoUpstream(t *testing.T) {
+	eachServing(t, func(t *testing.T, onLoop bool) {
+		names := held{make(chan struct{}, 1), make(chan struct{}), netip.Addr{}}
+		a := newAssociating(t, setup{onLoop: onLoop, change: func(rt *Runtime) {
+			rt.Egress = egress.New(egress.Options{Policy: rt.Policy, Resolver: names, Ways: waysThrough(t, "http://127.0.0.1:9")})
+		}})
+		c, bound := a.associate("0.0.0.0:0")
+		u, target := socketAt(t, "127.0.0.1:0"), socketAt(t, "127.0.0.1:0")
+		for _, no := range []string{string(socks.AppendHeader(nil, addrOf(target))) + "x", "\x00\x00\x00\x03\x06a.test\x00\x35"} {
+			if _, err := u.WriteToUDPAddrPort([]byte(no), bound); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-names.asked // for the last one: the one before it is denied
+		defer close(names.release)
+		_ = c.Close()
+		r := a.record()
+		if r.Datagrams == nil || *r.Datagrams != (Datagrams{Denied: 1, Dropped: 1}) || !errors.Is(r.Err, egress.ErrNoUDP) {
+			t.Errorf("record = %+v with %+v, want one denied, one that waited, and %v", r, r.Datagrams, egress.ErrNoUDP)
+		}
+		if r.Target != addrOf(target).String() || r.Upstream != "eu" || r.Server != "" || r.Reason != string(egress.ConfigurationError) {
+			t.Errorf("record = %+v, want the target, the upstream eu and %s", r, egress.ConfigurationError)
 		}
 	})
 }

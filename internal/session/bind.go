@@ -49,7 +49,7 @@ func (s *Session) Bind(ctx context.Context, t target.Target, only4 bool, tell fu
 
 // listen opens the socket, if the client may have it.
 func (s *Session) listen(ctx context.Context, t target.Target, only4 bool) (*egress.Listening, error) {
-	p, err := s.runtime.Egress.AuthorizeBind(ctx, s.request(t))
+	p, err := s.dialer().AuthorizeBind(ctx, s.request(t))
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *Session) listen(ctx context.Context, t target.Target, only4 bool) (*egr
 	s.record.Rule = p.Decision().Rule
 	// Not Local: what a balancer says that the client connected to need be no address of this machine.
 	local, _ := s.conn.LocalAddr().(*net.TCPAddr)
-	return s.runtime.Egress.Listen(ctx, p, local.AddrPort().Addr(), only4)
+	return s.dialer().Listen(ctx, p, local.AddrPort().Addr(), only4)
 }
 
 // await waits for the peer and looks after the client.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"polyport/internal/egress"
+	"polyport/internal/exit"
 	"polyport/internal/target"
 )
 
@@ -21,6 +22,7 @@ type grant struct {
 	runtime     *Runtime
 	target      target.Target // an IP address: names are looked up each time, and may have moved
 	user        string
+	wish        exit.Wish
 	groups      []string
 	protocol    string
 	method      string
@@ -30,7 +32,7 @@ type grant struct {
 // question is a grant without an answer.
 func (s *Session) question(t target.Target) grant {
 	return grant{
-		at: s.record.Start, runtime: s.runtime, target: t, user: s.identity.Name, groups: s.identity.Groups,
+		at: s.record.Start, runtime: s.runtime, target: t, user: s.identity.Name, groups: s.identity.Groups, wish: s.wish,
 		protocol: s.record.Protocol, method: s.record.Method, requireUser: s.listener.RequireUser,
 	}
 }
@@ -38,13 +40,13 @@ func (s *Session) question(t target.Target) grant {
 // answers reports whether g is still the answer to q.
 func (g *grant) answers(q *grant) bool {
 	return g.permit != nil && g.runtime == q.runtime && g.target == q.target && g.method == q.method && g.protocol == q.protocol &&
-		g.requireUser == q.requireUser && g.user == q.user && slices.Equal(g.groups, q.groups) && q.at.Sub(g.at) < grantTime
+		g.requireUser == q.requireUser && g.user == q.user && g.wish == q.wish && slices.Equal(g.groups, q.groups) && q.at.Sub(g.at) < grantTime
 }
 
 // authorizeLiteral is Authorize for an IP address, for which nothing has to be looked up.
 func (s *Session) authorizeLiteral(ctx context.Context, t target.Target) (*egress.Permit, error) {
 	if !s.again || s.runtime.Egress.LooksAtTime() {
-		return s.runtime.Egress.Authorize(ctx, s.request(t))
+		return s.dialer().Authorize(ctx, s.request(t))
 	}
 	q := s.question(t)
 	if s.grant == nil {
@@ -54,7 +56,7 @@ func (s *Session) authorizeLiteral(ctx context.Context, t target.Target) (*egres
 		s.noteTarget(t)
 		return s.grant.permit, nil
 	}
-	p, err := s.runtime.Egress.Authorize(ctx, s.request(t))
+	p, err := s.dialer().Authorize(ctx, s.request(t))
 	q.permit = p
 	*s.grant = q
 	return p, err

@@ -38,6 +38,7 @@ func TestSameQuestionAgain(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, false},
+		{"the way that he wishes for", func(_ *testing.T, s *Session) { s.wish.Session = "k3j" }, false},
 		{"the user's groups", func(_ *testing.T, s *Session) { s.identity.Groups = []string{"guests"} }, false},
 		{"the listener's rule", func(_ *testing.T, s *Session) { s.listener.RequireUser = !s.listener.RequireUser }, false},
 		{"the rules", func(_ *testing.T, s *Session) { rt := *s.runtime; s.runtime = &rt }, false},

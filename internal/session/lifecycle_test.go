@@ -261,7 +261,8 @@ func TestOnlyWantOfRoomMakesRoom(t *testing.T) {
 		err  error
 		want bool
 	}{
-		{&egress.Error{Reason: egress.LimitReached}, true},
+		{&egress.Error{Reason: egress.LimitReached, Err: syscall.EMFILE}, true},
+		{&egress.Error{Reason: egress.LimitReached, Err: errors.New("a proxy wants fewer requests")}, false},
 		{&egress.Error{Reason: egress.ConnectionRefused}, false},
 		{errors.New("else"), false},
 	} {

@@ -219,29 +219,47 @@ func (m *Manager) run(s *Session) (err error) {
 // goroutine that happens.
 func (m *Manager) relay(s *Session) {
 	s.conn.Finished() // the relay clears the deadlines
-	o := relay.Options{
-		IdleTimeout: s.runtime.Timeouts.Idle,
-		Lifetime:    s.runtime.Timeouts.Lifetime,
-		FromClient:  s.conn.TakePrefix(),
-		Loop:        m.loops.Next(),
+	ahead := s.conn.TakePrefix()
+	if p, ok := s.target.(interface{ TakePrefix() ([]byte, net.Conn) }); ok {
+		s.ahead, s.target = p.TakePrefix() // what is left may be zero-copy, and on a loop
 	}
+	if rc, ok := s.conn.OnLoop(); ok {
+		if target, same := s.target.(*reactor.Conn); same && target.Loop() == rc.Loop() {
+			m.tunnel(s, rc, ahead).StartHere(s.tunnelEnded)
+			return
+		}
+		// What comes with goroutines of its own, such as TLS to a proxy, nothing on a loop may wait for.
+		_ = s.conn.LeaveLoop() // if that fails the connection is closed, and the tunnel finds it so
+		go m.relayHere(s, ahead)
+		return
+	}
+	m.relayHere(s, ahead)
+}
+
+// relayHere is relay for a client that is on no loop.
+func (m *Manager) relayHere(s *Session, ahead []byte) {
 	var client net.Conn = s.conn
-	onLoop := false
 	if tcp, ok := s.conn.RawTCP(); ok {
 		client = tcp
-	} else if rc, ok := s.conn.OnLoop(); ok {
-		client, onLoop = rc, true
 	}
-	t := relay.New(client, s.target, o)
+	m.tunnel(s, client, ahead).Start(s.tunnelEnded)
+}
+
+// tunnel makes the tunnel of a session, whose client has sent something ahead.
+func (m *Manager) tunnel(s *Session, client net.Conn, ahead []byte) *relay.Tunnel {
+	t := relay.New(client, s.target, relay.Options{
+		IdleTimeout: s.runtime.Timeouts.Idle,
+		Lifetime:    s.runtime.Timeouts.Lifetime,
+		FromClient:  ahead,
+		FromTarget:  s.ahead,
+		Loop:        m.loops.Next(),
+	})
+	s.ahead = nil // for its memory
 	s.tunnel.Store(t)
 	if m.base.Err() != nil { // killed before the tunnel could be seen
 		t.Close()
 	}
-	if onLoop {
-		t.StartHere(s.tunnelEnded)
-		return
-	}
-	t.Start(s.tunnelEnded)
+	return t
 }
 
 // tunnelEnded closes the session of a tunnel.

@@ -25,7 +25,11 @@ type Record struct {
 	ServerName string         // the name that the client sent for the gateway there (SNI)
 	Connection ID             // the session of the connection that this was a stream of (HTTP/2); the zero ID for none
 	Stream     uint32         // the number of that stream; 0 for none
-	Backend    string         // the backend that a raw connection was handed to
+	Backend    string         // the backend that a raw connection, or a request for a web site, was handed to
+	Upstream   string         // the upstream that it left through; "" for none
+	Server     string         // the server of that upstream, or of the backend
+	Exit       string         // the exit that it left by; "" for none
+	ByName     bool           // the target's name went to the upstream unresolved: only the name was checked
 	Rule       string         // the rule that decided
 	Reason     string         // why it ended as it did: an acl reason, an RFC 9209 token, or a tunnel's end; "" for a plain success
 	Status     int            // the HTTP status, or the SOCKS reply code, that the client got; 0 for none

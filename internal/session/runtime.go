@@ -8,6 +8,7 @@ import (
 	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/exit"
 	"polyport/mux"
 )
 
@@ -22,6 +23,8 @@ type Runtime struct {
 	OnLoop     map[string]bool    // the rows whose handlers may run in tasks of event loops
 	Listeners  map[string]Listener
 	Timeouts   Timeouts
+	// UserParameters are what clients may add to their user name.
+	UserParameters exit.Parameters
 	// Certified says who the certificate of a client proves it to be, whatever was believed when it was shown; the zero
 	// Identity is nobody. Nil believes no certificate.
 	Certified func(tls.ConnectionState) auth.Identity

@@ -5,14 +5,16 @@ package session
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
-	"net/netip"
 	"sync/atomic"
 	"time"
 
 	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/exit"
 	"polyport/internal/relay"
 	"polyport/internal/target"
 	"polyport/internal/udprelay"
@@ -47,6 +49,10 @@ type Session struct {
 	again       bool                   // this is not the first exchange of the connection
 	finished    bool                   // the connection no longer counts as unfinished
 	target      net.Conn               // what Relay was given
+	ahead       []byte                 // what target had sent before the tunnel
+	link        egress.Link            // what Dial has opened, or KeepLink was given, until its connection is closed
+	wish        exit.Wish              // what the user has added to his name
+	alpn        string                 // the protocol that the client has agreed on, or offers, in TLS that passes
 	leaving     bool                   // LeaveLoop was called
 	carried     any                    // what LeaveLoop or Stream was given
 	certified   *certified             // by the client's certificate; nil outside TLS
@@ -147,10 +153,6 @@ func (s *Session) SetReason(reason string) {
 	}
 }
 
-// SetAddress notes the target's address of a connection that was dialled for an
-// earlier exchange. Dial notes its own.
-func (s *Session) SetAddress(a netip.AddrPort) { s.record.Address = a }
-
 // SetTarget notes where the client asked to go when the session ends before
 // Authorize has been asked.
 func (s *Session) SetTarget(t target.Target) { s.record.Target = t.String() }
@@ -185,7 +187,7 @@ func (s *Session) UserMethods() (anonymous, password bool) {
 		return true, s.HasUsers() // its certificate says who it is
 	}
 	rt := s.runtime
-	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
+	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), rt.Egress.Country(s.conn.Client().Addr()), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
 	return anonymous, s.HasUsers()
 }
 
@@ -199,8 +201,12 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if s.runtime.Auth == nil {
 		return auth.Identity{}, auth.ErrBadCredentials
 	}
+	user, wish, err := exit.ParseUser(c.User, s.runtime.UserParameters)
+	if err != nil {
+		return auth.Identity{}, s.unmet(err)
+	}
+	c.User = user
 	var id auth.Identity
-	var err error
 	s.aside(func() { // a hash takes its time, and the log may
 		if id, err = s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c); err != nil {
 			s.manager.authFailed(s, c.User, err)
@@ -209,12 +215,34 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if err != nil {
 		return auth.Identity{}, err
 	}
+	if err := s.runtime.Egress.Meets(wish); err != nil { // not before: strangers need not know which exits there are
+		return auth.Identity{}, s.unmet(err)
+	}
 	s.identify(id)
+	s.wish = wish
 	return id, nil
 }
 
+// unmet notes a wish that cannot be met.
+func (s *Session) unmet(err error) error {
+	s.SetReason(reasonWish)
+	return fmt.Errorf("%w: %w", ErrWish, err)
+}
+
+// ErrWish is the cause of an error of Authenticate when what the client has added to its user name cannot be had: other
+// credentials would help, and nobody was taken for an attacker.
+var ErrWish = errors.New("the parameters of the user name cannot be met")
+
+// reasonWish is how the record names that.
+const reasonWish = "bad_user_parameters"
+
 // identify notes who the client is.
-func (s *Session) identify(id auth.Identity) { s.identity, s.record.Identity = id, id.Name }
+func (s *Session) identify(id auth.Identity) {
+	s.identity, s.record.Identity, s.wish = id, id.Name, exit.Wish{}
+}
+
+// dialer is the way out, for the client's wish.
+func (s *Session) dialer() *egress.Dialer { return s.runtime.Egress.Wishing(s.wish) }
 
 // Authorize asks whether this session may reach t, by the rules and the guard.
 // The error is an *egress.Error.
@@ -227,7 +255,7 @@ func (s *Session) Authorize(ctx context.Context, t target.Target) (*egress.Permi
 
 // authorizeAside is Authorize for a name. What it shares with another goroutine moves to the heap.
 func (s *Session) authorizeAside(ctx context.Context, r acl.Request) (p *egress.Permit, err error) {
-	s.aside(func() { p, err = s.runtime.Egress.Authorize(ctx, r) })
+	s.aside(func() { p, err = s.dialer().Authorize(ctx, r) })
 	return p, err
 }
 
@@ -253,8 +281,14 @@ func (s *Session) Carried() any { return s.carried }
 // AuthorizeBackend asks whether this session may use a backend, by the rules on
 // the name t alone. The error is an *egress.Error.
 func (s *Session) AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
-	s.record.Backend = b.Name
-	return s.permitted(s.runtime.Egress.AuthorizeBackend(ctx, s.request(t), b))
+	s.record.Backend = b.Name()
+	return s.permitted(s.dialer().AuthorizeBackend(ctx, s.request(t), b))
+}
+
+// AuthorizeSite is AuthorizeBackend for a request of HTTP to a web site of the owner's.
+func (s *Session) AuthorizeSite(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
+	s.record.Backend = b.Name()
+	return s.permitted(s.dialer().AuthorizeSite(ctx, s.request(t), b))
 }
 
 // request is what the policy is asked about this session.
@@ -296,6 +330,7 @@ func (s *Session) permitted(p *egress.Permit, err error) (*egress.Permit, error)
 	}
 	s.finishHandshake()
 	s.record.Rule = p.Decision().Rule
+	s.record.ByName = p.Route().ByName
 	return p, nil
 }
 
@@ -309,59 +344,19 @@ func (s *Session) failed(err error) {
 		s.record.Rule = e.Decision.Rule
 	}
 	s.record.Reason = string(e.Reason)
+	if e.Upstream != "" {
+		s.record.Upstream = e.Upstream
+	}
+	if e.Exit != "" {
+		s.record.Exit = e.Exit
+	}
+	if errors.Is(err, egress.ErrWish) {
+		s.record.Reason = reasonWish
+		return
+	}
 	if e.Decision.Reason != "" && e.Decision.Action != acl.Allow {
 		s.record.Reason = e.Decision.Reason
 	}
-}
-
-// Dial opens the connection that the permit is for, on the session's loop if it has one. The caller closes it, or
-// gives it to Relay. The error is an *egress.Error.
-func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) {
-	loop := s.conn.Loop()
-	c, err := s.runtime.Egress.DialOn(ctx, loop, p)
-	for try := 0; err != nil && try < roomTries && isOutOfRoom(err) && s.makeRoom(ctx); try++ {
-		c, err = s.runtime.Egress.DialOn(ctx, loop, p)
-	}
-	if err != nil {
-		s.failed(err)
-		return nil, err
-	}
-	if on, ok := c.(interface{ Peer() netip.AddrPort }); ok {
-		s.record.Address = on.Peer()
-	} else if t, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		s.record.Address = t.AddrPort()
-	}
-	return c, nil
-}
-
-const (
-	roomTries = 3                    // how often a dial without a descriptor is tried again
-	roomPause = 5 * time.Millisecond // what it takes to close one
-)
-
-// isOutOfRoom reports whether this machine has nothing left to dial with.
-func isOutOfRoom(err error) bool {
-	e, ok := asEgressError(err)
-	return ok && e.Reason == egress.LimitReached
-}
-
-// makeRoom closes an unfinished connection for the sake of this session, which is
-// past its handshake. False means that there is none, or nobody waits any more.
-func (s *Session) makeRoom(ctx context.Context) bool {
-	if !s.conn.MakeRoom() {
-		return false
-	}
-	made := false
-	s.aside(func() {
-		t := time.NewTimer(roomPause)
-		defer t.Stop()
-		select {
-		case <-t.C:
-			made = true
-		case <-ctx.Done():
-		}
-	})
-	return made
 }
 
 // Relay joins the client and target into a tunnel and takes ownership of both.
@@ -431,6 +426,8 @@ func (s *Session) begin(rt *Runtime) {
 // finish closes the record and shows it.
 func (s *Session) finish(err error) {
 	s.ended = true
+	s.link.Release()
+	s.link = egress.Link{}
 	s.record.Duration = time.Since(s.record.Start)
 	s.record.Err = err
 	if err != nil {

@@ -46,34 +46,22 @@ type Association struct {
 	closed sync.Once
 	final  *Summary // once closed
 
-	mu     sync.Mutex
-	ended  bool
-	socket *mux.PacketSocket   // that is held: the listener's, or the one that front belongs to
-	front  *reactor.PacketConn // that the client's last datagram came to
-	local  netip.Addr          // our address that it was sent to
-	back   netip.AddrPort      // and where it came from
-	active time.Duration       // when the last datagram passed, in loop time
-	began  time.Duration       // when the clock was started
-	out    [2]*egress.PacketConn
-	flows  flows
-	names  map[string]*name // by ATYP, DST.ADDR and DST.PORT
-	asking int              // of them are being looked up
-	counts Counts
-	first  *egress.Permit // of the first target
-	failed error          // why the first one that was refused was
-}
-
-// Families, for Association.out.
-const (
-	ipv4 = iota
-	ipv6
-)
-
-func family(a netip.Addr) int {
-	if a.Is4() {
-		return ipv4
-	}
-	return ipv6
+	mu      sync.Mutex
+	ended   bool
+	socket  *mux.PacketSocket   // that is held: the listener's, or the one that front belongs to
+	front   *reactor.PacketConn // that the client's last datagram came to
+	local   netip.Addr          // our address that it was sent to
+	back    netip.AddrPort      // and where it came from
+	active  time.Duration       // when the last datagram passed, in loop time
+	began   time.Duration       // when the clock was started
+	outlets []*outlet
+	flows   flows
+	names   map[string]*name // by ATYP, DST.ADDR and DST.PORT
+	asking  int              // of them are being looked up
+	counts  Counts
+	first   *egress.Permit // of the first target
+	server  string         // of the upstream that it was reached through
+	failed  error          // why the first one that was refused was
 }
 
 // Bound returns the address that the association's datagrams come to. Its IP address may be unspecified.
@@ -154,6 +142,7 @@ func (a *Association) expired() (session Session, why End, over bool) {
 type Summary struct {
 	Counts
 	First  *egress.Permit // of the first target; nil if there was none
+	Server string         // the server of the upstream that First names; "" is none
 	Failed error          // why the first target that was refused was; nil if none was
 }
 
@@ -161,7 +150,7 @@ type Summary struct {
 func (s *Summary) add(o Summary) {
 	s.Counts.add(o.Counts)
 	if s.First == nil {
-		s.First = o.First
+		s.First, s.Server = o.First, o.Server
 	}
 	if s.Failed == nil {
 		s.Failed = o.Failed
@@ -190,7 +179,7 @@ func (a *Association) take() Summary {
 
 // taken is take with a.mu held.
 func (a *Association) taken() Summary {
-	s := Summary{Counts: a.counts, First: a.first, Failed: a.failed}
+	s := Summary{Counts: a.counts, First: a.first, Server: a.server, Failed: a.failed}
 	a.counts = Counts{}
 	return s
 }
@@ -218,23 +207,28 @@ func (a *Association) end() Summary {
 		return a.taken()
 	}
 	a.ended = true
-	out, socket := a.out, a.socket
+	outlets, socket := a.outlets, a.socket
 	for _, n := range a.names {
 		if n.asking {
 			n.cancel()
 		}
 		a.counts.Dropped += int64(len(n.waiting))
 	}
+	for _, o := range outlets {
+		if o.opening {
+			o.cancel()
+		}
+		a.counts.Dropped += int64(len(o.waiting))
+		if o.conn != nil {
+			o.conn.Close()
+			o.conn = nil
+		}
+	}
 	s := a.taken()
-	a.flows, a.names = flows{}, nil
+	a.flows, a.names, a.outlets = flows{}, nil, nil
 	a.mu.Unlock()
 
 	a.relay.forget(a)
-	for _, c := range out {
-		if c != nil {
-			c.Close()
-		}
-	}
 	own, l := a.own, a.request.Loop
 	l.Post(func() {
 		l.Stop(&a.timer)

@@ -72,7 +72,7 @@ func TestLateBatch(t *testing.T) {
 	c.send(a.Bound(), to(target.addr(), "x"))
 	target.receive()
 	a.mu.Lock()
-	front := a.front
+	front, out := a.front, a.outlets[0]
 	a.mu.Unlock()
 	want := a.Close()
 	late := to(target.addr(), "late")
@@ -81,7 +81,7 @@ func TestLateBatch(t *testing.T) {
 	front.Loop().Post(func() {
 		defer close(done)
 		a.fromClient(r.socket, front, batch, []*Association{a})
-		a.fromTarget(front.Loop(), batch)
+		out.arrived(front.Loop(), batch)
 	})
 	<-done
 	if got := a.Close(); got != want || len(s.questions()) != 1 || s.openings != 1 {

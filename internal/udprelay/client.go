@@ -163,7 +163,7 @@ type writer struct {
 	a    *Association
 	loop *reactor.Loop
 	opts *Options
-	out  *egress.PacketConn // that has datagrams that are not flushed
+	out  *outlet // that has datagrams that are not flushed
 }
 
 func (a *Association) writer(l *reactor.Loop) writer {
@@ -199,7 +199,7 @@ func (w *writer) flow(h socks.Header, payload []byte) *flow {
 		return w.byName(h, payload)
 	}
 	to := netip.AddrPortFrom(h.IP.Unmap(), h.Port)
-	if f := w.a.flows.to(to); f != nil && f.literal {
+	if f := w.a.flows.literal(to); f != nil && !w.isOver(f.out) {
 		return f
 	}
 	return w.literal(to)
@@ -230,46 +230,70 @@ func (w *writer) literal(to netip.AddrPort) *flow {
 
 // admit makes the flow of a permit.
 func (w *writer) admit(p *egress.Permit) *flow {
+	a := w.a
 	to, ok := p.Destination()
 	if !ok {
-		w.a.counts.Dropped++
+		a.counts.Dropped++
 		return nil
 	}
-	f := w.a.flows.to(to.AddrPort())
-	if f == nil {
-		if !w.a.room(w.loop.Now(), false) {
-			w.a.counts.Limited++
+	out := a.outletOf(p.PacketWay())
+	if out != nil && w.isOver(out) {
+		out = nil
+	}
+	if out != nil {
+		if f := a.flows.find(to.AddrPort(), out); f != nil {
+			return f
+		}
+	}
+	named := !to.AddrPort().IsValid() // its name has been counted
+	if !named && !a.room(w.loop.Now(), false) {
+		a.counts.Limited++
+		return nil
+	}
+	if out == nil {
+		if out = w.openOutlet(p); out == nil {
 			return nil
 		}
-		f = w.a.flows.add(to)
 	}
-	if w.a.out[f.family()] == nil {
-		c, err := w.a.request.Session.OpenPacket(w.loop, p, (*outlet)(w.a))
-		if err != nil {
-			w.a.refused(err)
-			return nil
-		}
-		w.a.out[f.family()] = c
+	var f *flow
+	if named {
+		f = &flow{dest: to, out: out}
+	} else {
+		f = a.flows.add(to, out)
 	}
-	if w.a.first == nil {
-		w.a.first = p
-	}
+	f.used = w.loop.Now()
 	return f
 }
 
-// send sends a datagram's payload.
+// send sends a datagram's payload, now or once the way is open.
 func (w *writer) send(f *flow, payload []byte) {
-	out := w.a.out[f.family()]
+	out := f.out
+	if out.conn == nil {
+		out.keep(f, payload)
+		return
+	}
 	if out != w.out {
 		w.flush()
 		w.out = out
 	}
 	if !f.spoken {
-		f.spoken = true
-		w.a.counts.Targets++
+		w.speak(f)
 	}
 	f.used = w.loop.Now()
-	out.Send(w.loop, f.dest, payload)
+	out.conn.Send(w.loop, f.dest, payload)
+}
+
+// speak notes that the client has spoken to a target.
+func (w *writer) speak(f *flow) {
+	f.spoken = true
+	w.a.counts.Targets++
+	if !f.isNamed() || f.gone {
+		return
+	}
+	if f.out.ports == nil {
+		f.out.ports = map[uint16]int{}
+	}
+	f.out.ports[f.dest.Port()]++
 }
 
 // flush sends what has been gathered.
@@ -277,10 +301,11 @@ func (w *writer) flush() {
 	if w.out == nil {
 		return
 	}
-	s := w.out.Flush(w.loop)
+	out := w.out
+	s := out.conn.Flush(w.loop)
 	w.out = nil
 	if s.Datagrams > 0 { // what is dropped keeps nothing alive
-		w.a.active = w.loop.Now()
+		w.a.active, out.used = w.loop.Now(), w.loop.Now()
 	}
 	w.a.counts.FromClient += s.Datagrams
 	w.a.counts.BytesFromClient += s.Bytes

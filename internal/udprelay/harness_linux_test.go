@@ -190,14 +190,15 @@ func (s *asker) AuthorizePacket(ctx context.Context, t target.Target) (*egress.P
 }
 
 // OpenPacket implements Session.
-func (s *asker) OpenPacket(l *reactor.Loop, p *egress.Permit, owner reactor.PacketOwner) (*egress.PacketConn, error) {
+func (s *asker) OpenPacket(ctx context.Context, l *reactor.Loop, p *egress.Permit, owner egress.PacketOwner) (*egress.PacketConn, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.openings++
-	if s.openErr != nil {
-		return nil, s.openErr
+	err := s.openErr
+	s.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	return s.dialer.OpenPacket(l, p, owner)
+	return s.dialer.OpenPacket(ctx, l, p, owner)
 }
 
 // AssociationEnded implements Session.

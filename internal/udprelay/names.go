@@ -43,7 +43,7 @@ func (w *writer) byName(h socks.Header, payload []byte) *flow {
 	switch {
 	case n == nil:
 		return w.askFor(h, payload)
-	case n.flow != nil && a.flows.to(n.flow.dest.AddrPort()) == n.flow:
+	case n.flow != nil && !n.flow.gone && !w.isOver(n.flow.out):
 		return n.flow
 	case n.asking:
 		a.wait(n, payload)
@@ -135,10 +135,10 @@ func (a *Association) lookedUp(n *name, p *egress.Permit, err error, l *reactor.
 	w.flush()
 }
 
-// leave has names that lead to an address at which nobody is lead to their next one, if they have any. An answer has to have been
-// missing so far: an address that has answered is the right one. a.mu is held.
-func (a *Association) leave(address netip.AddrPort) {
-	f := a.flows.to(address)
+// leave has names that lead to an address at which nobody is, by an outlet, lead to their next one, if they have any. An answer has to
+// have been missing so far: an address that has answered is the right one. a.mu is held.
+func (a *Association) leave(out *outlet, address netip.AddrPort) {
+	f := a.flows.find(address, out)
 	if f == nil || f.answered {
 		return
 	}
@@ -168,7 +168,7 @@ func (a *Association) countRefused(denied bool) {
 	a.counts.Dropped++
 }
 
-// isDenied reports whether the rules, the guard or the need for a user said no.
+// isDenied reports whether the rules, the guard or the need for a user said no, or demand a way out that there is not for UDP.
 func isDenied(err error) bool {
-	return errors.Is(err, egress.ErrDenied) || errors.Is(err, egress.ErrChallenge)
+	return errors.Is(err, egress.ErrDenied) || errors.Is(err, egress.ErrChallenge) || errors.Is(err, egress.ErrWish) || errors.Is(err, egress.ErrNoUDP)
 }

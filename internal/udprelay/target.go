@@ -7,39 +7,40 @@ import (
 	"polyport/internal/socks"
 )
 
-// outlet hears of the sockets by which an association speaks to its targets.
-type outlet Association
-
-// Arrived implements reactor.PacketOwner.
-func (o *outlet) Arrived(c *reactor.PacketConn) {
-	c.ReceiveAll(func(batch []reactor.Datagram) { (*Association)(o).fromTarget(c.Loop(), batch) })
-}
-
-// Unreachable implements reactor.PacketOwner.
-func (o *outlet) Unreachable(_ *reactor.PacketConn, to netip.AddrPort) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.counts.Unreachable++
-	(*Association)(o).leave(to)
-}
-
 // headerRoom is what the header of an answer needs, that of an IPv6 address.
 const headerRoom = 22
 
-// fromTarget passes answers on to the client.
-func (a *Association) fromTarget(l *reactor.Loop, batch []reactor.Datagram) {
+// arrived passes answers on to the client.
+func (o *outlet) arrived(l *reactor.Loop, batch []reactor.Datagram) {
+	a := o.a
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.ended || a.front == nil {
+	if a.ended || a.front == nil || o.conn == nil {
 		return
 	}
-	opts, headers := a.relay.opts.Load(), l.Scratch()
+	if o.relay.IsValid() {
+		o.fromRelay(l, batch)
+	} else {
+		o.fromTargets(l, batch)
+	}
+	s := a.front.Flush(l)
+	if s.Datagrams > 0 { // what strangers send keeps nothing alive
+		a.active, o.used = l.Now(), l.Now()
+	}
+	a.counts.FromTarget += s.Datagrams
+	a.counts.BytesFromTarget += s.Bytes
+	a.counts.Dropped += s.Dropped
+}
+
+// fromTargets takes what targets have sent.
+func (o *outlet) fromTargets(l *reactor.Loop, batch []reactor.Datagram) {
+	a, opts, headers := o.a, o.a.relay.opts.Load(), l.Scratch()
 	var header []byte
 	var from netip.AddrPort
 	for i := range batch {
 		d := &batch[i]
 		pieces := int64((max(1, len(d.Data)) + d.Size - 1) / d.Size)
-		if !a.passes(d.From) {
+		if !o.passes(d.From) {
 			a.counts.Dropped += pieces
 			continue
 		}
@@ -58,29 +59,66 @@ func (a *Association) fromTarget(l *reactor.Loop, batch []reactor.Datagram) {
 			a.front.Send(l, a.back, a.local, header, payload)
 		}
 	}
-	s := a.front.Flush(l)
-	if s.Datagrams > 0 { // what strangers send keeps nothing alive
-		a.active = l.Now()
+}
+
+// fromRelay takes what an upstream has sent. The header that it has put in front is the one that the client is to get.
+func (o *outlet) fromRelay(l *reactor.Loop, batch []reactor.Datagram) {
+	a, opts := o.a, o.a.relay.opts.Load()
+	for i := range batch {
+		d := &batch[i]
+		known := withoutZone(d.From) == o.relay
+		if known {
+			o.lost = 0
+		}
+		for data := d.Data; len(data) > 0; data = data[min(d.Size, len(data)):] {
+			datagram := data[:min(d.Size, len(data))]
+			h, n, err := socks.ParseHeader(datagram)
+			if !known || err != nil || h.Frag != 0 || !o.passesInner(h) {
+				a.counts.Dropped++
+				continue
+			}
+			payload := datagram[n:]
+			if !a.account.spend(opts, l.Now(), len(payload)) {
+				a.counts.Limited++
+				continue
+			}
+			a.front.Send(l, a.back, a.local, datagram[:n], payload)
+		}
 	}
-	a.counts.FromTarget += s.Datagrams
-	a.counts.BytesFromTarget += s.Bytes
-	a.counts.Dropped += s.Dropped
+}
+
+// withoutZone returns an address as flows know it.
+func withoutZone(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().Zone() == "" {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr().WithZone(""), a.Port())
 }
 
 // passes reports whether answers from an address pass the filter.
-func (a *Association) passes(from netip.AddrPort) bool {
-	if from.Addr().Zone() != "" {
-		from = netip.AddrPortFrom(from.Addr().WithZone(""), from.Port())
-	}
-	if f := a.flows.all[from]; f != nil && f.spoken {
+func (o *outlet) passes(from netip.AddrPort) bool {
+	from = withoutZone(from)
+	if f := o.a.flows.find(from, o); f != nil && f.spoken {
 		f.answered = true
 		return true
 	}
-	switch a.filter {
+	switch o.a.filter {
 	case EndpointIndependent:
 		return true
 	case Address:
-		return a.flows.spokenTo(from.Addr())
+		return o.spokenTo(from.Addr())
 	}
 	return false
+}
+
+// passesInner is passes for the sender that an upstream names. Which address a name has that the upstream has resolved nobody here
+// knows, so its answers are told by the port alone: the upstream, whom the rule trusts with them, has to filter the rest.
+func (o *outlet) passesInner(h socks.Header) bool {
+	if o.ports[h.Port] > 0 {
+		return true
+	}
+	if !h.IP.IsValid() {
+		return o.a.filter == EndpointIndependent
+	}
+	return o.passes(netip.AddrPortFrom(h.IP.Unmap(), h.Port))
 }

@@ -50,8 +50,8 @@ type Options struct {
 type Session interface {
 	// AuthorizePacket asks whether the session may send to t. For an IP address it must not block.
 	AuthorizePacket(ctx context.Context, t target.Target) (*egress.Permit, error)
-	// OpenPacket opens the way out for the datagrams of a permit.
-	OpenPacket(l *reactor.Loop, p *egress.Permit, owner reactor.PacketOwner) (*egress.PacketConn, error)
+	// OpenPacket opens the way out for the datagrams of a permit. Where that waits it is called in a task of the loop.
+	OpenPacket(ctx context.Context, l *reactor.Loop, p *egress.Permit, owner egress.PacketOwner) (*egress.PacketConn, error)
 	// AssociationEnded says that the association has come to its end by itself. It must not block, and closes the
 	// association.
 	AssociationEnded(why End)

@@ -1,12 +1,15 @@
 package upstream
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"polyport/internal/pool"
 )
+
+func newBackend(servers ...string) (*Backend, error) {
+	return NewBackend(BackendOptions{Servers: servers, Pool: pool.Options{Name: "b"}}, nil)
+}
 
 func TestNewBackendNormalises(t *testing.T) {
 	tests := []struct {
@@ -24,12 +27,12 @@ func TestNewBackendNormalises(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := NewBackend("b", []string{tt.in})
+			b, err := newBackend(tt.in)
 			if err != nil {
 				t.Fatalf("NewBackend(%q): %v", tt.in, err)
 			}
-			if got := b.Servers; !slices.Equal(got, []string{tt.want}) || b.Name != "b" {
-				t.Errorf("NewBackend(%q) = %q of backend %q, want %q", tt.in, got, b.Name, tt.want)
+			if got := b.Server(0).String(); got != tt.want || b.Name() != "b" || b.Pool().Members()[0].Name() != tt.want {
+				t.Errorf("NewBackend(%q) = %q of backend %q, want %q", tt.in, got, b.Name(), tt.want)
 			}
 		})
 	}
@@ -51,13 +54,12 @@ func TestNewBackendListsEveryFault(t *testing.T) {
 		{"IPv6 without brackets", []string{"::1:22"}, []string{"servers[0]", "[::1]:22"}},
 		{"control byte", []string{"a\x00b:22"}, []string{"servers[0]"}},
 		{"two faults and a good one", []string{"x", "127.0.0.1:22", "y:0"}, []string{"servers[0]", "servers[2]"}},
-		{"too many", slices.Repeat([]string{"127.0.0.1:22"}, MaxServers+1), []string{"65 are listed, at most 64"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b, err := NewBackend("b", tt.servers)
+			b, err := newBackend(tt.servers...)
 			if err == nil {
-				t.Fatalf("NewBackend(%q) = %q, want an error", tt.servers, b.Servers)
+				t.Fatalf("NewBackend(%q) = %q, want an error", tt.servers, b.Name())
 			}
 			for _, want := range tt.want {
 				if !strings.Contains(err.Error(), want) {
@@ -65,65 +67,6 @@ func TestNewBackendListsEveryFault(t *testing.T) {
 				}
 			}
 		})
-	}
-	if _, err := NewBackend("b", slices.Repeat([]string{"127.0.0.1:22"}, MaxServers)); err != nil {
-		t.Errorf("NewBackend of %d servers: %v", MaxServers, err)
-	}
-}
-
-func TestOrder(t *testing.T) {
-	start := time.Unix(1_700_000_000, 0)
-	b := &Backend{Name: "b", Servers: []string{"a:1", "b:1", "c:1"}}
-	want := func(step string, now time.Time, order ...int) {
-		t.Helper()
-		if got := b.AppendOrder(nil, now); !slices.Equal(got, order) {
-			t.Errorf("%s: AppendOrder = %v, want %v", step, got, order)
-		}
-	}
-	want("at first", start, 0, 1, 2)
-	b.Failed(0, start)
-	want("the first has failed", start, 1, 2, 0)
-	b.Failed(1, start.Add(time.Second))
-	want("two have failed, in the order of the list", start.Add(time.Second), 2, 0, 1)
-	b.Failed(2, start.Add(time.Second))
-	want("all have failed", start.Add(2*time.Second), 0, 1, 2)
-	want("just before the first is forgiven", start.Add(failureMemory-1), 0, 1, 2)
-	want("the first is forgiven", start.Add(failureMemory), 0, 1, 2)
-	b.Succeeded(2)
-	want("the last works again", start.Add(2*time.Second), 2, 0, 1)
-	want("the clock was set back", start.Add(-time.Hour), 0, 1, 2)
-	want("all is forgotten", start.Add(time.Hour), 0, 1, 2)
-	b.Failed(-1, start) // out of range is ignored
-	b.Failed(MaxServers, start)
-	b.Succeeded(MaxServers)
-}
-
-func TestOrderOfAnUncheckedList(t *testing.T) {
-	b := &Backend{}
-	for i := range MaxServers + 10 {
-		b.Servers = append(b.Servers, fmt.Sprintf("10.0.0.%d:1", i))
-	}
-	now := time.Unix(1, 0)
-	b.Failed(MaxServers-1, now)
-	if got := len(b.AppendOrder(nil, now)); got != MaxServers {
-		t.Errorf("AppendOrder gave %d servers, want %d", got, MaxServers)
-	}
-}
-
-func TestOrderDoesNotAllocate(t *testing.T) {
-	b := &Backend{Servers: []string{"127.0.0.1:22", "127.0.0.2:22"}}
-	now := time.Unix(1, 0)
-	b.Failed(0, now)
-	var buf [4]int
-	got := testing.AllocsPerRun(100, func() {
-		for _, i := range b.AppendOrder(buf[:0], now) {
-			if _, err := ParseServer(b.Servers[i]); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	if got != 0 {
-		t.Errorf("AppendOrder and ParseServer allocate %v times, want 0", got)
 	}
 }
 

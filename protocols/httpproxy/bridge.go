@@ -60,7 +60,7 @@ func (b *bridge) Close() error {
 }
 
 // translate writes the head of the request as HTTP/1.1 has it (RFC 9113 section 8.3). own says that it is for the gateway's
-// own pages. Everything is checked once more when it is read.
+// own pages or sites. Everything is checked once more when it is read.
 func (b *bridge) translate(own bool) *refusal {
 	h := b.Head()
 	w := &headText{b: make([]byte, 0, textSize(h))}
@@ -73,15 +73,11 @@ func (b *bridge) translate(own bool) *refusal {
 			return &refusal{status: statusNotImplemented, reason: requestError, says: "This protocol cannot be asked for by extended CONNECT here."}
 		}
 		b.body, b.key = bodyTunnel, newWebSocketKey()
-		w.line(methodGet, h.Scheme+"://"+h.Authority+h.Path)
+		w.line(methodGet, requestTarget(h, own))
 		w.field("upgrade", h.Protocol)
 		w.field("sec-websocket-key", b.key)
-	case own:
-		w.line(h.Method, h.Path)
-	case h.Path == "*":
-		w.line(h.Method, h.Scheme+"://"+h.Authority)
 	default:
-		w.line(h.Method, h.Scheme+"://"+h.Authority+h.Path)
+		w.line(h.Method, requestTarget(h, own))
 	}
 	w.field("host", h.Authority)
 	b.text = b.fields(w, h)
@@ -89,6 +85,17 @@ func (b *bridge) translate(own bool) *refusal {
 		return badRequest(errors.New("the head of the request holds bytes that HTTP does not allow (RFC 9113 section 8.2.1)"))
 	}
 	return nil
+}
+
+// requestTarget is the request target in origin-form for the gateway's own pages and sites, else in absolute-form.
+func requestTarget(h *http2.Head, own bool) string {
+	switch {
+	case own:
+		return h.Path
+	case h.Path == "*":
+		return h.Scheme + "://" + h.Authority
+	}
+	return h.Scheme + "://" + h.Authority + h.Path
 }
 
 // textSize is about how long the head is as text: one that grew would leave several times as much behind.

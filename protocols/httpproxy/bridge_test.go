@@ -107,14 +107,19 @@ func TestTranslate(t *testing.T) {
 func TestTranslateExtendedConnect(t *testing.T) {
 	h := headOf("CONNECT", "http", "a.test", "/chat?x", "origin", "http://b", "sec-websocket-version", "13", "sec-websocket-key", "of the client")
 	h.Protocol, h.End = "websocket", false
-	b := bridgeOf(h)
-	if r := b.translate(true); r != nil { // nobody means the gateway with it
-		t.Fatalf("translate = %v", r)
-	}
-	want(t, "the text", string(b.text), "GET http://a.test/chat?x HTTP/1.1\r\nupgrade: websocket\r\nsec-websocket-key: "+b.key+
-		"\r\nhost: a.test\r\norigin: http://b\r\nsec-websocket-version: 13\r\nconnection: close, upgrade\r\n\r\n")
-	if b.body != bodyTunnel || len(b.key) != 24 {
-		t.Errorf("the body is read as %d, key %q", b.body, b.key)
+	for _, asked := range []struct {
+		target string
+		own    bool
+	}{{"http://a.test/chat?x", false}, {"/chat?x", true}} {
+		b := bridgeOf(h)
+		if r := b.translate(asked.own); r != nil {
+			t.Fatalf("translate = %v", r)
+		}
+		want(t, "the text", string(b.text), "GET "+asked.target+" HTTP/1.1\r\nupgrade: websocket\r\nsec-websocket-key: "+b.key+
+			"\r\nhost: a.test\r\norigin: http://b\r\nsec-websocket-version: 13\r\nconnection: close, upgrade\r\n\r\n")
+		if b.body != bodyTunnel || len(b.key) != 24 {
+			t.Errorf("the body is read as %d, key %q", b.body, b.key)
+		}
 	}
 	for _, protocol := range []string{"webtransport", "connect-udp", "WebSocket"} {
 		h.Protocol = protocol

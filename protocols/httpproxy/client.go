@@ -27,12 +27,12 @@ type client struct {
 
 	// What is kept from one exchange to the next.
 	established bool
-	owned       *origin // authenticated as this client (NTLM, Negotiate), idle
+	owned       *origin // authenticated as this client (NTLM, Negotiate), or told of it by a PROXY header; idle
 	ownedBy     string  // the identity that it was authenticated under
 	basic       credentials
 	dest        destination
 	keyed       *egress.Permit // that key is of
-	keyedSecure bool           // likewise
+	keyedKind   byte           // likewise
 	key         string
 	keyBytes    []byte // what it was made of
 
@@ -110,6 +110,9 @@ func (c *client) finish(out outcome, err error) (done bool, _ error) {
 
 // leaveLoop has a goroutine go on with rest.
 func (c *client) leaveLoop(rest func(ctx context.Context) (outcome, error)) (outcome, error) {
+	if c.owned != nil {
+		c.owned.leaveLoop()
+	}
 	c.rest = rest
 	c.s.LeaveLoop(c)
 	return leaves, nil
@@ -173,6 +176,8 @@ func (c *client) fitsLoop() bool {
 		return true
 	case http1.AbsoluteForm:
 		return c.req.Framing.Empty() && c.req.Upgrade() == nil && !c.fetchesTLS()
+	case http1.OriginForm:
+		return c.h.acme == nil && c.req.Framing.Empty() && c.req.Upgrade() == nil && c.siteAsked() != nil
 	}
 	return false
 }
@@ -197,6 +202,18 @@ func (c *client) perform(ctx context.Context) (outcome, error) {
 	case http1.AsteriskForm:
 		c.s.SetURL("*")
 		return c.reply(optionsAnswer())
+	}
+	return c.serveSelf(ctx)
+}
+
+// serveSelf serves a request in origin-form.
+func (c *client) serveSelf(ctx context.Context) (outcome, error) {
+	if a, ok := c.acmeAnswer(string(c.req.Target.PathQuery)); ok {
+		c.s.SetURL(string(c.req.Target.PathQuery))
+		return c.reply(a)
+	}
+	if st := c.siteAsked(); st != nil {
+		return c.serveSite(ctx, st)
 	}
 	return c.help()
 }

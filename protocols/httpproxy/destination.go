@@ -8,7 +8,7 @@ import (
 	"polyport/internal/target"
 )
 
-// destination is where absolute-form requests go. One client mostly asks the same
+// destination is where requests go that are passed on. One client mostly asks the same
 // host again and again, so the last one is kept, taken apart.
 type destination struct {
 	authority string // as the client sent it
@@ -17,6 +17,10 @@ type destination struct {
 	host      string // the Host field: the normal form, without the scheme's own port
 	base      string // the URI up to its path
 	url       string // the whole URI, as it was asked for last
+
+	// Of a request in origin-form, whose Host field is host:
+	site   *site
+	siteOf *sites // that site is one of
 }
 
 // url is the URI that is asked for, in its normal form, for the record.
@@ -26,6 +30,16 @@ func (c *client) url() string {
 		d.url = d.base + string(rest)
 	}
 	return d.url
+}
+
+// absoluteForm is the request target for a proxy that forwards the request (RFC 9112 section 3.2.2). OPTIONS without a path
+// means the server itself (section 3.2.4).
+func (c *client) absoluteForm() string {
+	rest := c.req.Target.PathQuery
+	if len(rest) > 0 && rest[0] == '/' || len(rest) == 0 && c.req.Method == methodOptions {
+		return c.url()
+	}
+	return c.dest.base + "/" + string(rest)
 }
 
 var (
@@ -49,7 +63,7 @@ func (c *client) locate() error {
 		return errHTTPS
 	case !secure && !http1.EqualFold(t.Scheme, "http"):
 		return errScheme
-	case c.dest.authority != "" && string(t.Authority) == c.dest.authority && secure == c.dest.secure:
+	case c.dest.site == nil && c.dest.authority != "" && string(t.Authority) == c.dest.authority && secure == c.dest.secure:
 		return nil
 	}
 	scheme, port := "http://", uint16(portHTTP)

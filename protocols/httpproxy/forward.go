@@ -29,23 +29,46 @@ func (c *client) forward(ctx context.Context) (outcome, error) {
 	if c.t.forwards == 0 && c.lastHop() {
 		return c.answerLastHop()
 	}
+	return c.pass(permit)
+}
+
+// pass sends the request on under a permit, in a goroutine if that is what the way takes.
+func (c *client) pass(permit *egress.Permit) (outcome, error) {
 	c.t.permit, c.t.key = permit, c.keyOf(permit)
 	c.strip()
+	if c.s.OnLoop() && permit.Blocks() {
+		return c.leaveLoop(func(context.Context) (outcome, error) { return c.send() })
+	}
 	return c.send()
 }
 
-// keyOf returns the key of connections for permit and the scheme of c.dest: the string of the exchange before
+// The kinds of connections: in the key that connections are shared by they stand before that of the permit.
+const (
+	kindHTTP   = 'h' // it may lead to a proxy that forwards requests
+	kindTunnel = 't' // it leads to the origin itself
+	kindTLS    = 's' // and there is TLS on it
+)
+
+// kind is that of the connection that the request needs. Without an upstream each is to the origin itself.
+func (c *client) kind(permit *egress.Permit) byte {
+	switch {
+	case c.dest.secure:
+		return kindTLS
+	case c.tunnels() && permit.Route().Upstream != "":
+		return kindTunnel
+	}
+	return kindHTTP
+}
+
+// keyOf returns the key of connections for permit and the kind that the request needs: the string of the exchange before
 // where it is the same.
 func (c *client) keyOf(permit *egress.Permit) string {
-	if permit == c.keyed && c.dest.secure == c.keyedSecure {
+	kind := c.kind(permit)
+	if permit == c.keyed && kind == c.keyedKind {
 		return c.key
 	}
-	c.keyed, c.keyedSecure = permit, c.dest.secure
-	scheme := byte('h')
-	if c.dest.secure {
-		scheme = 's'
-	}
-	c.keyBytes = permit.AppendKey(append(c.keyBytes[:0], scheme))
+	c.keyed, c.keyedKind = permit, kind
+	c.keyBytes = permit.AppendKey(append(c.keyBytes[:0], kind))
 	if string(c.keyBytes) != c.key {
 		c.key = string(c.keyBytes)
 	}
@@ -125,7 +148,7 @@ func (c *client) strip() {
 	f := &c.req.Fields
 	c.t.binds = bindsConnection(f, "Authorization")
 	c.req.Strip()
-	level, forwards := c.h.anonymity, c.t.forwards >= 0
+	forwards := c.t.forwards >= 0
 	// An HTTP/1.0 client could not be told to continue; one without content has nothing to
 	// continue with (RFC 9110 section 10.1.1), and origins disagree on what that means.
 	unexpected := c.req.Minor == 0 || c.req.Framing.Empty()
@@ -144,7 +167,7 @@ func (c *client) strip() {
 				return true
 			}
 		}
-		return level.hides(name)
+		return c.hides(name)
 	})
 }
 
@@ -152,7 +175,14 @@ func (c *client) strip() {
 // origin as long as the fields are there.
 func (c *client) writeHead(o *origin) error {
 	w := &o.w
-	w.BeginForward(&c.req, http1.OriginForm)
+	if p := o.link.Forward; p != nil {
+		w.BeginRequest(c.req.Method, c.absoluteForm())
+		if a := p.Authorization(); a != "" {
+			w.Field("Proxy-Authorization", a)
+		}
+	} else {
+		w.BeginForward(&c.req, http1.OriginForm)
+	}
 	w.Field("Host", c.dest.host)
 	w.Fields(&c.req.Fields)
 	if c.t.forwards > 0 {
@@ -173,7 +203,10 @@ func (c *client) writeHead(o *origin) error {
 	if c.h.anonymity != hideProxy {
 		w.Field("Via", c.via())
 	}
-	if c.h.anonymity == anonymityOff {
+	switch {
+	case c.dest.site != nil:
+		c.writeVisitor(w)
+	case c.h.anonymity == anonymityOff:
 		w.Field("Forwarded", forwardedFor(c.s.Conn().Client().Addr()))
 	}
 	return w.EndHead(c.req.Framing)

@@ -127,7 +127,7 @@ func openStream(s *session.Session, st *http2.Stream) {
 func (h *handler) serveStream(ctx context.Context, s *session.Session, b *bridge) error {
 	s.SetVersion(versionHTTP2)
 	s.SetMethod(b.Head().Method)
-	if err := b.translate(meansGateway(s, b.Head())); err != nil {
+	if err := b.translate(h.meansSite(s, b.Head()) || meansGateway(s, b.Head())); err != nil {
 		s.SetStatus(err.status)
 		s.SetReason(string(err.reason))
 		if writeErr := b.WriteHead(err.status, []http2.Field{{Name: "proxy-status", Value: proxyStatus(err.reason)}}, true); writeErr != nil {

@@ -23,8 +23,10 @@ import (
 	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/exit"
 	"polyport/internal/reactor"
 	"polyport/internal/session"
+	"polyport/internal/upstream"
 	"polyport/mux"
 	"polyport/protocols/spec"
 )
@@ -97,6 +99,10 @@ type gatewayOptions struct {
 	https       bool           // fetch https URIs
 	roots       *x509.CertPool // whom to trust then
 	loops       *reactor.Group // nil: goroutines alone
+	ways        egress.Ways
+	parameters  exit.Parameters // of user names
+	sites       []spec.Site
+	backends    map[string]*upstream.Backend
 }
 
 // gateway is the handler behind a real session manager.
@@ -165,7 +171,10 @@ func (g *gateway) runtime() *session.Runtime {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	rows, err := New(spec.Env{SecureName: o.secureName, HTTP: spec.HTTP{Anonymity: o.anonymity, ForwardHTTPS: o.https}}, func(any) error { return nil })
+	rows, err := New(spec.Env{
+		SecureName: o.secureName, HTTP: spec.HTTP{Anonymity: o.anonymity, ForwardHTTPS: o.https},
+		Sites: o.sites, Backend: func(name string) (*upstream.Backend, bool) { b, ok := o.backends[name]; return b, ok },
+	}, func(any) error { return nil })
 	if err != nil {
 		g.t.Fatal(err)
 	}
@@ -184,11 +193,12 @@ func (g *gateway) runtime() *session.Runtime {
 		o.timeouts = session.Timeouts{Handshake: patience, Idle: patience, KeepAlive: patience}
 	}
 	return &session.Runtime{
-		Policy:   policy,
-		Auth:     o.users,
-		Egress:   egress.New(egress.Options{Policy: policy, Resolver: o.names, ConnectTimeout: patience, Own: o.own}),
-		Handlers: handlers,
-		OnLoop:   onLoop,
+		Policy:         policy,
+		Auth:           o.users,
+		Egress:         egress.New(egress.Options{Policy: policy, Resolver: o.names, ConnectTimeout: patience, Own: o.own, Ways: o.ways}),
+		UserParameters: o.parameters,
+		Handlers:       handlers,
+		OnLoop:         onLoop,
 		Listeners: map[string]session.Listener{"main": {
 			Loopback: !o.public, HelpPage: !o.noHelp, Rows: o.rows, RequireUser: o.requireUser, PublicAddress: o.address,
 		}},

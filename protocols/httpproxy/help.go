@@ -143,13 +143,10 @@ const (
 `
 )
 
-// help answers a request in origin-form: a person with a browser.
+// help answers a request in origin-form that is for no site: a person with a browser.
 func (c *client) help() (outcome, error) {
 	path := string(c.req.Target.PathQuery)
 	c.s.SetURL(path)
-	if a, ok := c.acmeAnswer(path); ok {
-		return c.reply(a)
-	}
 	address, on := c.s.HelpPage()
 	if !on {
 		return c.refuse(&refusal{

@@ -1,6 +1,6 @@
 // Package httpproxy serves HTTP/2, HTTP/1.1 and HTTP/1.0 clients of a forward proxy (RFC
 // 9110, RFC 9112, RFC 9113): requests in absolute-form, which are forwarded, and CONNECT,
-// which becomes a tunnel. One handler serves the rows http and connect, since a connection that
+// which becomes a tunnel; and requests in origin-form for the owner's own web sites. One handler serves the rows http and connect, since a connection that
 // is kept alive may send either; each stream of the row h2 is translated to one such exchange. To a browser that opens the port it shows how to set up a client.
 //
 // It only speaks the protocol: the wire belongs to package http1, policy and
@@ -32,8 +32,9 @@ type handler struct {
 	anonymity anonymity
 	pool      *pool
 	acme      func(host, path string) (answer string, ok bool) // nil answers no challenge
-	secure    string                                           // the name to reach the gateway by TLS under; "" is none
-	tls       *tls.Config                                      // to origins of https URIs; nil fetches none
+	sites     sites
+	secure    string      // the name to reach the gateway by TLS under; "" is none
+	tls       *tls.Config // to origins of https URIs; nil fetches none
 }
 
 // New makes the rows http, connect and h2.
@@ -46,7 +47,11 @@ func New(env spec.Env, decode func(any) error) ([]spec.Row, error) {
 	if !ok {
 		return nil, fmt.Errorf("http.anonymity: %q is none of off, hide-client and hide-proxy", env.HTTP.Anonymity)
 	}
-	h := &handler{anonymity: a, pool: newPool(poolOptions{}), acme: env.ACMEAnswer, secure: env.SecureName}
+	all, err := newSites(env)
+	if err != nil {
+		return nil, err
+	}
+	h := &handler{anonymity: a, pool: newPool(poolOptions{}), acme: env.ACMEAnswer, secure: env.SecureName, sites: all}
 	if env.HTTP.ForwardHTTPS {
 		h.tls = originTLS()
 	}

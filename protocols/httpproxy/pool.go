@@ -86,7 +86,7 @@ func (r *ring) remove(w which, o *origin) {
 }
 
 // pool keeps idle connections to origins, the newest on top. A connection is lent
-// only under a permit whose key it was dialled under and which covers its peer.
+// only under a permit whose key it was dialled under and which covers its address.
 // It has no goroutine: one timer runs while it is not empty.
 type pool struct {
 	o poolOptions
@@ -139,7 +139,7 @@ func (p *pool) take(permit *egress.Permit, key poolKey, maxIdle time.Duration) *
 		if maxIdle > 0 && time.Since(o.idleSince) > maxIdle {
 			return nil // and all that follow are older
 		}
-		if permit.Covers(o.peer) {
+		if permit.Covers(o.link.Address) {
 			p.remove(o)
 			return o
 		}

@@ -32,16 +32,16 @@ func permitFor(t *testing.T, a netip.AddrPort) *egress.Permit {
 func tcpOrigin(t *testing.T, key string) (*origin, *net.TCPConn) {
 	ours, theirs := tcpPair(t)
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	return newOrigin(ours, key), theirs
+	return newOrigin(egress.Link{Conn: ours, Address: peerOf(ours)}, key), theirs
 }
 
 func TestPoolLendsTheNewest(t *testing.T) {
 	p := newPool(poolOptions{})
 	defer p.retire()
 	a, _ := tcpOrigin(t, "k")
-	permit := permitFor(t, a.peer)
+	permit := permitFor(t, a.link.Address)
 	b, _ := tcpOrigin(t, "k")
-	b.peer = a.peer
+	b.link.Address = a.link.Address
 	p.put(a)
 	p.put(b)
 	if o := p.get(permit, "other", nil, 0); o != nil {
@@ -66,10 +66,10 @@ func TestPoolAsksThePermit(t *testing.T) {
 	b, _ := tcpOrigin(t, "k")
 	p.put(a)
 	p.put(b)
-	if o := p.get(permitFor(t, a.peer), "k", nil, 0); o != a {
+	if o := p.get(permitFor(t, a.link.Address), "k", nil, 0); o != a {
 		t.Errorf("get lent %p, want %p: the permit does not cover the newest", o, a)
 	}
-	if o := p.get(permitFor(t, a.peer), "k", nil, 0); o != nil {
+	if o := p.get(permitFor(t, a.link.Address), "k", nil, 0); o != nil {
 		t.Error("get lent a connection that the permit does not cover")
 	}
 }
@@ -79,8 +79,8 @@ func TestPoolDropsTheDead(t *testing.T) {
 	defer p.retire()
 	a, _ := tcpOrigin(t, "k")
 	dead, theirs := tcpOrigin(t, "k")
-	dead.peer = a.peer
-	permit := permitFor(t, a.peer)
+	dead.link.Address = a.link.Address
+	permit := permitFor(t, a.link.Address)
 	theirs.Close()
 	if err := waitReadable(dead.tcp); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestPoolMaxIdle(t *testing.T) {
 	p := newPool(poolOptions{})
 	defer p.retire()
 	a, _ := tcpOrigin(t, "k")
-	permit := permitFor(t, a.peer)
+	permit := permitFor(t, a.link.Address)
 	p.put(a)
 	a.idleSince = a.idleSince.Add(-3 * time.Second)
 	if o := p.get(permit, "k", nil, 2*time.Second); o != nil {
@@ -120,7 +120,7 @@ func pipeOrigin(key string) (o *origin, closed func() bool) {
 		theirs.Close()
 		close(ended)
 	}()
-	return newOrigin(ours, key), func() bool {
+	return newOrigin(egress.Link{Conn: ours, Address: peerOf(ours)}, key), func() bool {
 		synctest.Wait()
 		select {
 		case <-ended:
@@ -186,4 +186,12 @@ func TestPoolIdleTime(t *testing.T) {
 			t.Error("the third is still open")
 		}
 	})
+}
+
+// peerOf is where a connection leads to; invalid where it is none of TCP.
+func peerOf(c net.Conn) netip.AddrPort {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort()
+	}
+	return netip.AddrPort{}
 }

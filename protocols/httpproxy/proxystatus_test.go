@@ -26,7 +26,7 @@ var (
 
 // kinds are the types of the parameters (RFC 9209 sections 2.1 and 2.3).
 var kinds = map[string]*regexp.Regexp{
-	"error": sfToken, "details": sfQuoted, "received-status": sfInteger, "rcode": sfQuoted, "info-code": sfInteger,
+	"error": sfToken, "details": sfQuoted, "received-status": sfInteger, "next-hop": sfQuoted, "rcode": sfQuoted, "info-code": sfInteger,
 	"alert-id": sfInteger, "alert-message": sfToken,
 }
 

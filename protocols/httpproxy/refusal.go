@@ -92,7 +92,7 @@ func certificateWanted(err error) *refusal {
 
 // forPolicy maps what Authorize said to an answer. passwords says whether there are users who have one. It is pure.
 func forPolicy(err error, passwords bool) *refusal {
-	if r := forEgress(err); r.status != statusProxyAuthRequired || passwords {
+	if r := forEgress(err); r.status != statusProxyAuthRequired || passwords || isUnmet(err) {
 		return r
 	}
 	return certificateWanted(err)
@@ -109,6 +109,12 @@ func forEgress(err error) *refusal {
 	}
 	if e.Decision.Action == acl.Challenge && errors.Is(err, egress.ErrChallenge) {
 		return challenged(err)
+	}
+	switch {
+	case isUnmet(err):
+		return unmet(err)
+	case e.Upstream != "":
+		return upstreamRefusal(e, err)
 	}
 	status, says := egressAnswer(e.Reason)
 	return &refusal{status: status, reason: token(e.Reason), params: dnsParams(e), says: says, err: err, egress: e}
@@ -142,6 +148,10 @@ func egressAnswer(r egress.Reason) (status int, says string) {
 		return statusUnavailable, "This proxy cannot open more connections at the moment."
 	case egress.InternalError:
 		return statusInternalError, "The proxy could not handle this request."
+	case egress.ConfigurationError:
+		return statusInternalError, "The configuration of this proxy is at fault. Only whoever runs it can mend that."
+	case destinationNotFound:
+		return statusInternalError, "The target could not be found."
 	}
 	return statusBadGateway, "The target cannot be reached."
 }
@@ -162,6 +172,12 @@ func originRefusal(err error) *refusal {
 		r.params = []param{receivedStatus(statusSwitchingProtocols)}
 	case errors.As(err, &malformed):
 		r.reason, r.says = protocolError, "The target answered with what is not valid HTTP."
+	case errors.Is(err, errUpstreamChallenge):
+		r.params = []param{receivedStatus(statusProxyAuthRequired)}
+		r.reason, r.says = configurationError, "The upstream proxy does not take the user name and password of this proxy. "+
+			"Yours are not meant: only whoever runs this proxy can set the right ones."
+	case errors.Is(err, errSpokeFirst):
+		r.reason, r.says = protocolError, "The target spoke before it was asked for anything, which no web server does."
 	case errors.Is(err, errProxyChallenge):
 		r.params = []param{receivedStatus(statusProxyAuthRequired)}
 		r.reason, r.says = protocolError, "The target asked for a proxy password, which no web server may."
@@ -202,6 +218,8 @@ func forAuth(err error, now time.Time) *refusal {
 			status: statusTooManyRequests, reason: requestDenied, err: err, retryAfter: time.Minute,
 			says: "Too many wrong passwords came from this address. Wait before you try again.",
 		}
+	case isUnmet(err):
+		return unmet(err)
 	case errors.Is(err, auth.ErrBusy), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &refusal{
 			status: statusUnavailable, reason: internalError, err: err, retryAfter: time.Second,
@@ -229,6 +247,9 @@ func ruleFor(e *egress.Error) string {
 	case egress.RequestDenied, egress.DestinationProhibited:
 	default:
 		return ""
+	}
+	if e.Upstream != "" {
+		return "" // it was not we who refused
 	}
 	name := e.Target.Host()
 	addr, literal := e.Target.Addr()

@@ -23,6 +23,9 @@ func (c *client) respond(o *origin) (outcome, error) {
 	case statusSwitchingProtocols:
 		return c.switchProtocols(o)
 	case statusProxyAuthRequired:
+		if o.link.Forward != nil {
+			return c.fail(errUpstreamChallenge)
+		}
 		return c.fail(errProxyChallenge)
 	}
 	if c.bridge != nil && c.bridge.key != "" && c.resp.Status < 300 {
@@ -171,6 +174,7 @@ func (c *client) switchProtocols(o *origin) (outcome, error) {
 	c.t.origin = nil // the tunnel's from here on
 	c.s.AddBytes(c.r.Count()-c.t.read, c.w.Count()-written+int64(len(early)))
 	c.s.Conn().Unread(c.r.TakeBuffered())
+	c.s.KeepLink(o.link)
 	c.s.Relay(o.forTunnel())
 	return handedOver, nil
 }

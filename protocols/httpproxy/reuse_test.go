@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"polyport/acl"
+	"polyport/internal/egress"
 )
 
 func (g *gateway) get(c *peer, addr, path string, fields ...string) (*http.Response, string) {
@@ -405,7 +406,7 @@ func TestStale(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, theirs := tcpPair(t)
-			o := newOrigin(ours, "key")
+			o := newOrigin(egress.Link{Conn: ours, Address: peerOf(ours)}, "key")
 			defer o.close()
 			tt.does(newPeer(t, theirs))
 			if tt.want { // let it arrive: this waits until there is something to read

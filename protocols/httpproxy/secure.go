@@ -11,7 +11,9 @@ import (
 	"os"
 	"time"
 
+	"polyport/internal/egress"
 	"polyport/internal/http1"
+	"polyport/internal/tlsconn"
 )
 
 // sessionsKept bounds the TLS sessions that are kept for resumption, one for each host name.
@@ -35,9 +37,9 @@ func (c *client) fetchesTLS() bool {
 	return c.h.tls != nil && http1.EqualFold(c.req.Target.Scheme, "https")
 }
 
-// secure opens TLS on a connection that was dialled for c.dest (RFC 9110 section 4.2.2). It owns conn. The error
+// secure opens TLS on a connection that was dialled for c.dest (RFC 9110 section 4.2.2). It owns link. The error
 // is a *handshakeError.
-func (c *client) secure(conn net.Conn) (*origin, error) {
+func (c *client) secure(link egress.Link) (egress.Link, error) {
 	timeout := c.s.Timeouts().Connect
 	if timeout == 0 {
 		timeout = defaultConnectTimeout
@@ -46,77 +48,14 @@ func (c *client) secure(conn net.Conn) (*origin, error) {
 	defer cancel()
 	config := c.h.tls.Clone()
 	config.ServerName = c.dest.target.Host()
-	w := newWire(conn)
-	secured := tls.Client(w, config)
+	secured := tlsconn.Client(link.Conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		_ = conn.Close() // nothing of it is wanted any more
-		return nil, &handshakeError{err}
+		_ = link.Conn.Close() // nothing of it is wanted any more
+		link.Release()
+		return egress.Link{}, &handshakeError{err}
 	}
-	return newSecureOrigin(secured, w, c.t.key), nil
-}
-
-// wire is the connection below a TLS connection. It can be read without waiting, which
-// is how an idle TLS connection is looked at: what has come may be a session ticket (RFC 8446 section 4.6.1) and
-// no sign of anything, and only TLS itself can tell.
-type wire struct {
-	net.Conn
-	tcp       *net.TCPConn // Conn where it is a bare one; else nil
-	impatient bool         // Read takes what is there
-	ended     bool         // Read has met the end
-}
-
-func newWire(conn net.Conn) *wire {
-	w := &wire{Conn: conn}
-	w.tcp, _ = conn.(*net.TCPConn)
-	return w
-}
-
-// Read implements io.Reader.
-func (w *wire) Read(p []byte) (n int, err error) {
-	if w.impatient {
-		n, err = receive(w.tcp, p)
-	} else {
-		n, err = w.Conn.Read(p)
-	}
-	w.ended = w.ended || err == io.EOF
-	return n, err
-}
-
-// SetLinger is TCP's, so that whoever aborts the TLS connection can send a reset.
-func (w *wire) SetLinger(sec int) error {
-	if w.tcp == nil {
-		return errors.ErrUnsupported
-	}
-	return w.tcp.SetLinger(sec)
-}
-
-// quiet reports whether the peer of above, the idle TLS connection over w, has neither said nor closed anything. It
-// takes in what belongs to TLS alone. It is false where nobody can look without waiting.
-func (w *wire) quiet(above net.Conn) bool {
-	if w.tcp == nil {
-		return false
-	}
-	w.impatient = true
-	defer func() { w.impatient = false }()
-	var b [1]byte
-	n, err := above.Read(b[:])
-	return n == 0 && errors.Is(err, os.ErrDeadlineExceeded)
-}
-
-// strict is a TLS connection whose end is an error where the peer has not said that it is the end: a body that ends
-// with the connection may have been cut short then (RFC 9112 section 9.8). Package tls lets that pass.
-type strict struct {
-	*tls.Conn
-	wire *wire
-}
-
-// Read implements io.Reader.
-func (c strict) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err == io.EOF && c.wire.ended {
-		err = io.ErrUnexpectedEOF
-	}
-	return n, err
+	link.Conn = secured
+	return link, nil
 }
 
 // handshakeError is why there is no TLS connection to an origin that was reached.
@@ -133,8 +72,11 @@ func (e *handshakeError) Unwrap() error { return e.err }
 // dialRefusal maps why there is no connection to an origin to an answer. It is pure.
 func dialRefusal(err error) *refusal {
 	var h *handshakeError
-	if errors.As(err, &h) {
+	switch {
+	case errors.As(err, &h):
 		return tlsRefusal(err)
+	case errors.Is(err, errSpokeFirst):
+		return originRefusal(err)
 	}
 	return forEgress(err)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"polyport/internal/egress"
@@ -27,8 +28,12 @@ type transfer struct {
 	html     bool   // the client likes HTML
 	binds    bool   // the request authenticates the connection
 
+	hop       string // the server of an upstream that the connection leads through; "" for none
+	forwarded bool   // and it is that server which forwards the request
+
 	origin    *origin
 	upload    *upload // nil unless the body goes out beside the answer
+	repeats   int     // how often the request was sent again on a fresh connection
 	heard     bool    // some of an answer has come
 	answering bool    // the final response is on its way to the client
 	halfShut  time.Time
@@ -45,7 +50,7 @@ func (c *client) send() (outcome, error) {
 		if o == nil {
 			var err error
 			if o, err = c.dial(); err != nil {
-				return c.refuse(dialRefusal(err))
+				return c.refuse(c.through(dialRefusal(err)))
 			}
 		}
 		c.t.origin = o
@@ -81,7 +86,8 @@ func (c *client) reuse() *origin {
 		o = c.h.pool.get(c.t.permit, c.t.key, c.s.Conn().Loop(), maxIdle)
 	}
 	if o != nil {
-		c.s.SetAddress(o.peer)
+		c.s.SetLink(o.link)
+		c.note(&o.link)
 	}
 	return o
 }
@@ -108,24 +114,45 @@ func (c *client) takeOwned() *origin {
 		return nil
 	}
 	c.owned = nil
-	if !c.t.permit.Covers(o.peer) || c.s.Identity().Name != c.ownedBy || o.stale() {
+	covered := o.private || c.t.permit.Covers(o.link.Address) // the permits of private ones cover nothing, since they are for one client
+	old := !o.owned && !c.idempotent() && time.Since(o.idleSince) > freshFor
+	if !covered || old || c.s.Identity().Name != c.ownedBy || o.stale() {
 		o.close()
 		return nil
 	}
 	return o
 }
 
-// dial opens a new connection to the origin.
+// dial opens a new connection to the origin, or to a proxy that forwards to it.
 func (c *client) dial() (*origin, error) {
-	conn, err := c.s.Dial(c.t.ctx, c.t.permit)
+	open := c.s.DialForward
+	if c.tunnels() {
+		open = c.s.DialTunnel
+	}
+	link, err := open(c.t.ctx, c.t.permit)
 	if err != nil {
+		c.t.hop = ""
 		return nil, err
 	}
-	if c.dest.secure {
-		return c.secure(conn)
+	c.note(&link)
+	if _, spoke := link.Conn.(interface{ TakePrefix() ([]byte, net.Conn) }); spoke {
+		_ = link.Conn.Close() // nothing of it is wanted any more
+		link.Release()
+		return nil, errSpokeFirst
 	}
-	return newOrigin(conn, c.t.key), nil
+	if c.dest.secure {
+		if link, err = c.secure(link); err != nil {
+			return nil, err
+		}
+	}
+	o := newOrigin(link, c.t.key)
+	o.private = c.t.permit.WantsHeader()
+	return o, nil
 }
+
+// tunnels reports whether the request needs a connection to the origin itself: other protocols than HTTP pass few proxies
+// but in tunnels.
+func (c *client) tunnels() bool { return c.dest.secure || c.t.upgrade != "" }
 
 // idempotent reports whether the request may be sent twice: the method is
 // idempotent (RFC 9110 section 9.2.2) and there is no body, of which nothing is kept.
@@ -140,9 +167,22 @@ func (c *client) idempotent() bool {
 	return false
 }
 
+// maxRepeats is how often a request is sent again since a server of a pool has closed a fresh connection on it: another server may do
+// better.
+const maxRepeats = 2
+
 // repeatable reports whether a request that failed on o may be sent once more on another.
 func (c *client) repeatable(o *origin, err error) bool {
-	return o.reused && !o.owned && !c.t.heard && c.idempotent() && isClosed(err) && c.t.ctx.Err() == nil
+	if o.owned || c.t.heard || !c.idempotent() || !isClosed(err) || c.t.ctx.Err() != nil {
+		return false
+	}
+	if !o.reused {
+		if o.link.Server == "" || c.t.repeats >= maxRepeats {
+			return false
+		}
+		c.t.repeats++
+	}
+	return true
 }
 
 // ask sends the request to o and reads until the head of the final response is there.
@@ -169,7 +209,7 @@ func (c *client) readHead(o *origin) error {
 	for {
 		if err := o.r.ReadResponse(&c.resp, c.req.Method); err != nil {
 			c.t.heard = c.t.heard || o.r.Buffered() > 0
-			if o.wire != nil && !c.t.heard && errors.Is(err, io.ErrUnexpectedEOF) {
+			if o.layered != nil && !c.t.heard && errors.Is(err, io.ErrUnexpectedEOF) {
 				err = errors.Join(err, io.EOF) // it closed without a word of TLS, but not in the middle of an answer
 			}
 			return fmt.Errorf("read the response: %w", err)
@@ -205,7 +245,7 @@ func (c *client) fail(err error) (outcome, error) {
 	if errors.Is(err, errClientGone) {
 		return ends, err
 	}
-	r := originRefusal(err)
+	r := c.through(originRefusal(err))
 	if u != nil {
 		if !running && u.err != nil && !isWriteError(u.err) {
 			return c.failBody(u.err)
@@ -233,9 +273,9 @@ func (c *client) settle(o *origin, whole bool) {
 	switch {
 	case !whole || c.resp.Close || o.r.Buffered() > 0:
 		o.close()
-	case o.owned:
+	case o.owned, o.private:
 		c.dropOwned()
-		o.reused = true
+		o.idleSince, o.reused = o.beginIdle(), true
 		o.r.Release()
 		c.owned, c.ownedBy = o, c.s.Identity().Name
 	default:

@@ -52,7 +52,7 @@ func (c *client) uploadBody(o *origin, u *upload) {
 	}()
 	_, err := http1.CopyBody(&o.w, &c.r, http1.CopyOptions{
 		Moved:       u.note,
-		DropTrailer: c.h.anonymity.hides,
+		DropTrailer: c.hides,
 		Splice: func(n int64) (int64, error) {
 			from, ok := c.RawTCP()
 			if !ok || o.tcp == nil {

@@ -22,7 +22,7 @@ type fake struct {
 func (f *fake) Relay(target net.Conn) { f.relayed = target }
 
 func (f *fake) AuthorizeBackend(_ context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
-	f.asked = t.String() + " -> " + b.Name
+	f.asked = t.String() + " -> " + b.Name()
 	return &egress.Permit{}, f.authorizeErr
 }
 
@@ -76,7 +76,7 @@ func TestRoute(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked, b, err := rows[0].Handler.(*handler).Route(target.Name("whatever"))
-	if err != nil || asked.String() != "ssh" || b.Name != "one" {
+	if err != nil || asked.String() != "ssh" || b.Name() != "one" {
 		t.Errorf("Route = %v, %v, %v; want ssh, one", asked, b, err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"polyport/internal/pool"
 	"polyport/internal/upstream"
 	"polyport/mux"
 	"polyport/protocols/spec"
@@ -15,10 +16,10 @@ import (
 
 // env is an Env that knows one backend, "one".
 func env(silentTo string) spec.Env {
-	one := &upstream.Backend{Name: "one", Servers: []string{"127.0.0.1:1"}}
+	one := newBackend("one", "127.0.0.1:1")
 	return spec.Env{
 		SilentTo: silentTo,
-		Backend:  func(name string) (*upstream.Backend, bool) { return one, name == one.Name },
+		Backend:  func(name string) (*upstream.Backend, bool) { return one, name == one.Name() },
 	}
 }
 
@@ -57,7 +58,7 @@ func TestNewOrder(t *testing.T) {
 	if want := []string{"ssh2", "magic", "ssh", "a-lines", "b-lines", "silent"}; !slices.Equal(got, want) {
 		t.Errorf("rows %q, want %q", got, want)
 	}
-	if h := rows[5].Handler.(*handler); h.row != "silent" || h.backend.Name != "one" {
+	if h := rows[5].Handler.(*handler); h.row != "silent" || h.backend.Name() != "one" {
 		t.Errorf("the silent row hands to %v", h.backend)
 	}
 	for _, b := range []string{"S", "SSH-2.0-x\r\n", "\x00"} {
@@ -173,4 +174,13 @@ func TestMatchCorpus(t *testing.T) {
 			t.Errorf("%s: rows %q match, want %q", fields[0], matched, fields[2])
 		}
 	}
+}
+
+// newBackend makes a backend of servers that are well written.
+func newBackend(name string, servers ...string) *upstream.Backend {
+	b, err := upstream.NewBackend(upstream.BackendOptions{Servers: servers, Pool: pool.Options{Name: name}}, nil)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

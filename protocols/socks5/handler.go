@@ -140,12 +140,12 @@ func open(ctx context.Context, s conversation, req socks.Request5) (net.Conn, er
 	}
 	permit, err := s.Authorize(ctx, t)
 	if err != nil {
-		return nil, refuseWith(codeFor(err), "", err)
+		return nil, refuseWith(connectCodeFor(err), "", err)
 	}
 	s.Established() // dialling may outlast the handshake's deadline
 	conn, err := s.Dial(ctx, permit)
 	if err != nil {
-		return nil, refuseWith(codeFor(err), "", err)
+		return nil, refuseWith(connectCodeFor(err), "", err)
 	}
 	return conn, nil
 }

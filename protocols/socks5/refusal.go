@@ -117,3 +117,11 @@ func codeFor(err error) socks.Code5 {
 	}
 	return socks.GeneralFailure
 }
+
+// connectCodeFor is codeFor for CONNECT, which is a command that is served, also where an upstream refuses our credentials.
+func connectCodeFor(err error) socks.Code5 {
+	if code := codeFor(err); code != socks.CommandNotSupported {
+		return code
+	}
+	return socks.GeneralFailure
+}

@@ -41,6 +41,13 @@ func TestCodeFor(t *testing.T) {
 			if got := codeFor(tt.err); got != tt.want {
 				t.Errorf("codeFor(%v) = %d (%v), want %d (%v)", tt.err, got, got, tt.want, tt.want)
 			}
+			want := tt.want
+			if want == socks.CommandNotSupported {
+				want = socks.GeneralFailure
+			}
+			if got := connectCodeFor(tt.err); got != want {
+				t.Errorf("connectCodeFor(%v) = %d (%v), want %d (%v)", tt.err, got, got, want, want)
+			}
 		})
 	}
 }

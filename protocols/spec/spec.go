@@ -37,6 +37,8 @@ type Row struct {
 type Env struct {
 	// Backend looks a [backend.NAME] table up; nil knows none.
 	Backend func(name string) (*upstream.Backend, bool)
+	// Sites are the web sites of the owner's, whose hosts are unlike each other.
+	Sites []Site
 	// SilentTo names the backend of clients that send nothing; "" is none.
 	SilentTo string
 	// HTTP is the [http] table.
@@ -67,6 +69,13 @@ type TLS struct {
 	Challenged func(err error) bool
 	// Identity says who a client's certificate proves it to be; the zero Identity is nobody.
 	Identity func(tls.ConnectionState) auth.Identity
+}
+
+// Site is a web site that is served on the same port: the [site.NAME] table.
+type Site struct {
+	Name    string
+	Hosts   []string // names, and "*." with a suffix for any depth below it
+	Backend string
 }
 
 // FindBackend finds the backend that a key of the configuration names.

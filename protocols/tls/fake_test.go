@@ -12,6 +12,7 @@ import (
 
 	"polyport/internal/auth"
 	"polyport/internal/egress"
+	"polyport/internal/pool"
 	"polyport/internal/session"
 	"polyport/internal/target"
 	"polyport/internal/upstream"
@@ -43,6 +44,7 @@ type fake struct {
 	relayed net.Conn
 
 	named       string // by SetTarget
+	alpn        string
 	established bool
 
 	without      string // the row that the listener does not serve
@@ -72,6 +74,7 @@ func (f *fake) SetVersion(v string)     { f.version = v }
 func (f *fake) SetReason(reason string) { f.reason = reason }
 func (f *fake) Relay(target net.Conn)   { f.relayed = target }
 
+func (f *fake) SetALPN(p string)          { f.alpn = p }
 func (f *fake) SetTarget(t target.Target) { f.named = t.String() }
 func (f *fake) Established()              { f.established = true }
 
@@ -81,7 +84,7 @@ func (f *fake) Authorize(_ context.Context, t target.Target) (*egress.Permit, er
 }
 
 func (f *fake) AuthorizeBackend(_ context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
-	f.asked = t.String() + " -> " + b.Name
+	f.asked = t.String() + " -> " + b.Name()
 	return &egress.Permit{}, f.authorizeErr
 }
 
@@ -102,7 +105,7 @@ var server net.Conn = &wire{}
 func backends(names ...string) spec.Env {
 	known := map[string]*upstream.Backend{}
 	for _, name := range names {
-		known[name] = &upstream.Backend{Name: name, Servers: []string{"127.0.0.1:1"}}
+		known[name] = newBackend(name, "127.0.0.1:1")
 	}
 	return spec.Env{Backend: func(name string) (*upstream.Backend, bool) {
 		b, ok := known[name]
@@ -126,4 +129,13 @@ func newHandler(t *testing.T, o Options) *handler {
 		t.Fatal(err)
 	}
 	return rows[0].Handler.(*handler)
+}
+
+// newBackend makes a backend of servers that are well written.
+func newBackend(name string, servers ...string) *upstream.Backend {
+	b, err := upstream.NewBackend(upstream.BackendOptions{Servers: servers, Pool: pool.Options{Name: name}}, nil)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

@@ -45,6 +45,7 @@ type client interface {
 	SetServerName(name string)
 	SetReason(reason string)
 	SetTarget(t target.Target)
+	SetALPN(protocol string)
 	Established()
 	Authorize(ctx context.Context, t target.Target) (*egress.Permit, error)
 	AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error)
@@ -131,6 +132,9 @@ func (h *handler) authorize(ctx context.Context, s client, hello clienthello.Hel
 		s.SetReason(no.reason)
 		return nil, no
 	case b != nil:
+		if len(hello.ALPN) == 1 { // with more of them nobody knows yet which it will be
+			s.SetALPN(hello.ALPN[0])
+		}
 		return s.AuthorizeBackend(ctx, t, b)
 	}
 	return s.Authorize(ctx, t)

@@ -125,6 +125,17 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// A backend is told of the protocol in the tunnel only where there is no doubt about it.
+func TestALPNForBackends(t *testing.T) {
+	for want, offered := range map[string][]string{"h2": {"h2"}, "": {"http/1.1", "h2"}} {
+		f, w := fake{}, &wire{in: strings.NewReader(hello(t, "git.example.com", offered...))}
+		f.conn = mux.NewConn(w, "main", Name, nil)
+		if err := newHandler(t, routed).serve(context.Background(), &f); err != nil || f.alpn != want {
+			t.Errorf("a client that offers %q: %v, ALPN %q, want %q", offered, err, f.alpn, want)
+		}
+	}
+}
+
 // checkPassed checks that the server gets every byte, and the client none of ours.
 func checkPassed(t *testing.T, f *fake, w *wire, want string, err error) {
 	t.Helper()

@@ -67,7 +67,7 @@ func TestFind(t *testing.T) {
 			}
 			got := ""
 			if b := r.find(tt.name, alpn); b != nil {
-				got = b.Name
+				got = b.Name()
 			}
 			if got != tt.want {
 				t.Errorf("find(%q, %q) = %q, want %q", tt.name, alpn, got, tt.want)
@@ -99,12 +99,12 @@ func FuzzFind(f *testing.F) {
 		longest := 0
 		for suffix, c := range r.suffix {
 			if strings.HasSuffix(name, suffix) && len(suffix) > longest {
-				longest, want = len(suffix), c.plain.backend.Name
+				longest, want = len(suffix), c.plain.backend.Name()
 			}
 		}
 		got := ""
 		if b := r.find(name, nil); b != nil {
-			got = b.Name
+			got = b.Name()
 		}
 		if got != want {
 			t.Errorf("find(%q) = %q, want %q", name, got, want)
@@ -133,7 +133,7 @@ func TestRouteOfAName(t *testing.T) {
 			asked, b, err := newHandler(t, tt.options).Route(tt.t)
 			got := asked.String()
 			if b != nil {
-				got += " -> " + b.Name
+				got += " -> " + b.Name()
 			}
 			if err != nil {
 				got = err.Error()
