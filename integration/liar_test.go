@@ -24,7 +24,23 @@ type answerer func(w dns.ResponseWriter, q *dns.Msg)
 // newLiar serves names, each ending in a dot; any other does not exist.
 func newLiar(t *testing.T, names map[string]answerer) *liar {
 	t.Helper()
-	l := &liar{}
+	ln, pc := listenTwice(t)
+	return serveLies(t, ln, pc, names)
+}
+
+// newLiarAt is newLiar at an address of the test's own network.
+func newLiarAt(t *testing.T, addr string, names map[string]answerer) *liar {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return serveLies(t, listenAt(t, addr), pc, names)
+}
+
+func serveLies(t *testing.T, ln net.Listener, pc net.PacketConn, names map[string]answerer) *liar {
+	t.Helper()
+	l := &liar{addr: ln.Addr().String()}
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		name := strings.ToLower(q.Question[0].Name)
 		l.mu.Lock()
@@ -36,8 +52,6 @@ func newLiar(t *testing.T, names map[string]answerer) *liar {
 		}
 		_ = w.WriteMsg(new(dns.Msg).SetRcode(q, dns.RcodeNameError))
 	})
-	ln, pc := listenTwice(t)
-	l.addr = ln.Addr().String()
 	for _, s := range []*dns.Server{{Listener: ln, Handler: handler}, {PacketConn: pc, Handler: handler}} {
 		up, down := make(chan struct{}), make(chan struct{})
 		s.NotifyStartedFunc = func() { close(up) }

@@ -116,6 +116,9 @@ func userFolder(t *testing.T) string {
 			t.Fatalf("%v ended with %d: %s", args, out.code, out.stderr)
 		}
 	}
+	writeFile(t, dir, "upstream.password", "correct horse\n")
+	// The site that the pages reach, and the network that their clients are in, have a country.
+	writeFile(t, dir, "GeoLite2-Country.mmdb", countries(t, map[string]string{"93.184.215.0/24": "US", "203.0.113.0/24": "DE"}))
 	return dir
 }
 

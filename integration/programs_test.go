@@ -40,6 +40,15 @@ type output struct {
 	code           int
 }
 
+// lasting is command for a program that lasts until the test ends it: tests in parallel may begin long after it has started.
+func lasting(t *testing.T, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	timed := command(t, program, args...)
+	cmd := exec.Command(timed.Path, args...)
+	cmd.Env = timed.Env
+	return cmd
+}
+
 // command makes a command that is killed when patience runs out, without the
 // proxy settings of whoever runs the tests.
 func command(t *testing.T, program string, args ...string) *exec.Cmd {
