@@ -52,7 +52,7 @@ $(PEBBLE):
 $(H2SPEC):
 	GOBIN=$(TOOLS) $(GO) install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
 
-# Programs that the benchmark measures UDP beside.
+# Programs that the benchmark measures UDP and next hops beside.
 $(TOOLS)/sing-box:
 	GOBIN=$(TOOLS) CGO_ENABLED=0 $(GO) install github.com/sagernet/sing-box/cmd/sing-box@v1.14.1
 

@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-// command runs what the arguments ask for. origin, copy and gotls are for the
+// command runs what the arguments ask for. origin, copy, hop and gotls are for the
 // program itself, which starts them as processes of their own.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	name := ""
@@ -50,6 +50,8 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		return serveOrigin(ctx, args[1:])
 	case "copy":
 		return serveCopy(ctx, args[1:])
+	case "hop":
+		return serveHop(ctx, args[1:])
 	case "gotls":
 		return serveTLS(ctx, args[1:])
 	case "report":
@@ -90,17 +92,40 @@ func serveOrigin(ctx context.Context, args []string) error {
 	return nil
 }
 
-// serveCopy is the yardstick on one address until the context ends.
+// serveCopy is the yardstick on one address, with or without a next hop, until the context ends.
 func serveCopy(ctx context.Context, args []string) error {
-	if len(args) != 1 {
-		return errors.New("copy wants the address to listen on")
+	switch len(args) {
+	case 1:
+		return serveOn(ctx, args[0], yardstick.Serve)
+	case 2:
+		hop, err := loopback.Check(args[1])
+		if err != nil {
+			return err
+		}
+		return serveOn(ctx, args[0], func(l net.Listener) { yardstick.ServeThrough(l, hop) })
 	}
-	l, err := loopback.Listen(args[0])
+	return errors.New("copy wants the address to listen on, and that of the next hop if there is one")
+}
+
+// serveHop is the next hop on one address until the context ends.
+func serveHop(ctx context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("hop wants the address to listen on and the origin's")
+	}
+	target, err := loopback.Check(args[1])
+	if err != nil {
+		return err
+	}
+	return serveOn(ctx, args[0], func(l net.Listener) { yardstick.ServeHop(l, target) })
+}
+
+func serveOn(ctx context.Context, addr string, serve func(net.Listener)) error {
+	l, err := loopback.Listen(addr)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
-	go yardstick.Serve(l)
+	go serve(l)
 	<-ctx.Done()
 	return nil
 }

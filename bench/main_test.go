@@ -15,11 +15,12 @@ import (
 
 	"polyport/bench/loopback"
 	"polyport/bench/measure"
+	"polyport/bench/peer"
 )
 
 // TestMain lets the test's own binary be the origin and the yardstick, as the benchmark's is.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"origin", "copy", "gotls"}, os.Args[1]) {
+	if len(os.Args) > 1 && slices.Contains([]string{"origin", "copy", "hop", "gotls"}, os.Args[1]) {
 		main()
 		return
 	}
@@ -147,6 +148,43 @@ func TestARunMeasuresUDP(t *testing.T) {
 	}
 }
 
+func TestARunMeasuresChains(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the benchmark reads /proc")
+	}
+	out := filepath.Join(t.TempDir(), "out.jsonl")
+	var stdout, stderr bytes.Buffer
+	args := []string{"-only", "copy,gotls", "-work", "chain,chainbulk", "-rounds", "2", "-dur", "20ms", "-retries", "0", "-port", freePort(t), "-out", out}
+	if err := command(t.Context(), args, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	_, all, err := measure.ReadFiles([]string{out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, m := range all {
+		count[m.Name+" "+m.Proto+" "+m.Work]++
+		if m.Errors > 0 {
+			t.Errorf("%s", summary(m))
+		}
+	}
+	want := map[string]int{"direct direct chain": 2, "hop socks5 chain": 2, "copy socks5 chain": 2, "direct direct chainbulk": 8, "hop socks5 chainbulk": 8, "copy socks5 chainbulk": 8}
+	if !maps.Equal(count, want) {
+		t.Errorf("measured %v, want %v", count, want)
+	}
+}
+
+func TestAnotherBuildIsMeasuredWhateverOnlySays(t *testing.T) {
+	o, err := parseOptions([]string{"-only", "polyport", "-other", "a/file"}, io.Discard)
+	if err != nil || !slices.Equal(o.only, []string{"polyport", "other"}) {
+		t.Errorf("programs %v, %v", o.only, err)
+	}
+	if _, err := parseOptions([]string{"-only", "other"}, io.Discard); err == nil {
+		t.Error("another build is accepted without a binary")
+	}
+}
+
 func TestFittingAssociations(t *testing.T) {
 	tests := []struct {
 		n     int
@@ -220,19 +258,44 @@ func TestOnlyAWholeRunWritesThePage(t *testing.T) {
 		{"-only polyport", false},
 		{"-work bulk", false},
 		{"-protos socks5", false},
+		{"-only copy,other -other x", false},
 	}
 	for _, tt := range tests {
 		o, err := parseOptions(strings.Fields(tt.args), io.Discard)
-		if err != nil || o.whole() != tt.whole || o.given != tt.args {
+		if err != nil || o.whole() != tt.whole || o.given != strings.TrimSuffix(tt.args, " -other x") {
 			t.Errorf("%q: whole = %v, given %q, %v, want %v", tt.args, o.whole(), o.given, err, tt.whole)
 		}
 	}
 }
 
 func TestServersRefuseOtherAddresses(t *testing.T) {
-	for _, args := range [][]string{{"copy", "0.0.0.0:15999"}, {"origin", "0.0.0.0:15998", "127.0.0.1:15999"}, {"copy"}, {"origin"}, {"gotls"}, {"gotls", "127.0.0.1:0", "127.0.0.1:0", "192.0.2.1:80", "", ""}, {"unknown"}} {
+	for _, args := range [][]string{{"copy", "0.0.0.0:15999"}, {"origin", "0.0.0.0:15998", "127.0.0.1:15999"}, {"copy"}, {"copy", "127.0.0.1:0", "192.0.2.1:80"}, {"hop"}, {"hop", "0.0.0.0:15997", "127.0.0.1:15999"}, {"hop", "127.0.0.1:0", "192.0.2.1:80"}, {"origin"}, {"gotls"}, {"gotls", "127.0.0.1:0", "127.0.0.1:0", "192.0.2.1:80", "", ""}, {"unknown"}} {
 		if err := command(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v was accepted", args)
 		}
+	}
+}
+
+// TestAnOlderBuildIsCheckedByWhatIsMeasured: it may not know the rest.
+func TestAnOlderBuildIsCheckedByWhatIsMeasured(t *testing.T) {
+	s := &session{opts: options{works: []string{measure.ConnRate, measure.Chain}, protos: []string{"socks5", "tls"}}}
+	other := peer.Table("", "a/file", "", "")[1]
+	tests := []struct {
+		name, proto string
+		program     peer.Program
+		want        bool
+	}{
+		{"a protocol of the run", "tls", other, true},
+		{"one that the run leaves out", "socks4", other, false},
+		{"one of a workload that the run leaves out", measure.Socks5UDP, other, false},
+		{"behind the next hop", "socks5", other.Chained(), true},
+		{"behind the next hop there is no other", "tls", other.Chained(), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := s.measures(&peer.Process{Program: tt.program}, tt.proto); got != tt.want {
+				t.Errorf("measures(%s) = %v, want %v", tt.proto, got, tt.want)
+			}
+		})
 	}
 }

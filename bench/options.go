@@ -20,12 +20,13 @@ type options struct {
 	window, most          time.Duration
 	only, works, protos   []string
 	out, page             string
+	other                 string // another build of polyport, "" for none
 	given                 string // flags that change what is measured, as they were written
 }
 
 // whole says whether the run has all that the page shows.
 func (o options) whole() bool {
-	return o.rounds >= 3 && len(o.only) == 0 && len(o.works) == len(measure.Workloads) && len(o.protos) == len(measure.Protocols)
+	return o.rounds >= 3 && o.other == "" && len(o.only) == 0 && len(o.works) == len(measure.Workloads) && len(o.protos) == len(measure.Protocols)
 }
 
 func parseOptions(args []string, stderr io.Writer) (options, error) {
@@ -40,6 +41,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.DurationVar(&o.most, "most", 30*time.Minute, "after this time nothing is measured again")
 	fs.IntVar(&o.port, "port", 15000, "the first of 80 ports on 127.0.0.1 that are used")
 	fs.StringVar(&only, "only", "", "these programs alone: polyport,haproxy,haproxy-splice,nginx,squid,microsocks,tinyproxy,dante,sing-box,xray,copy,gotls")
+	fs.StringVar(&o.other, "other", "", "the binary of another build of polyport, which is measured beside this one with the same configuration, as the program \"other\"")
 	fs.StringVar(&works, "work", strings.Join(measure.Workloads, ","), "workloads")
 	fs.StringVar(&protos, "protos", strings.Join(measure.Protocols, ","), "protocols that polyport's tunnels are made by")
 	fs.StringVar(&o.out, "out", "build/bench.jsonl", "file for the measurements, a line of JSON each")
@@ -51,8 +53,12 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("%q is neither a flag nor a command", fs.Arg(0))
 	}
 	o.only, o.works, o.protos = split(only), split(works), split(protos)
+	if o.other != "" && len(o.only) > 0 && !slices.Contains(o.only, peer.Other) {
+		o.only = append(o.only, peer.Other)
+	}
+	unsaid := []string{"out", "page", "port", "other"} // a path is nobody's business
 	fs.Visit(func(f *flag.Flag) {
-		if f.Name != "out" && f.Name != "page" && f.Name != "port" {
+		if !slices.Contains(unsaid, f.Name) {
 			o.given = strings.TrimSpace(o.given + " -" + f.Name + " " + f.Value.String())
 		}
 	})
@@ -80,7 +86,7 @@ func (o options) validate() error {
 		errs = append(errs, fmt.Errorf("-dur %v: it has to be 10ms to 1m", o.window))
 	}
 	var names []string
-	for _, p := range peer.Table("", "", "") {
+	for _, p := range peer.Table("", o.other, "", "") {
 		names = append(names, p.Name)
 	}
 	known := func(name string, given, all []string) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"sort"
 	"strings"
@@ -30,6 +29,13 @@ var apart = []string{measure.Idle, measure.BusyIdle, measure.UDPIdle}
 // round goes over all workloads once.
 func (s *session) round(ctx context.Context, n int) error {
 	order := slices.Concat(s.programs[(n-1)*3%len(s.programs):], s.programs[:(n-1)*3%len(s.programs)])
+	for _, work := range chains {
+		if slices.Contains(s.opts.works, work) {
+			if err := s.chain(ctx, work, n, order); err != nil {
+				return err
+			}
+		}
+	}
 	for _, work := range apart {
 		if work == measure.UDPIdle && n > 1 {
 			continue // opening thousands takes long, and memory is the same in each round
@@ -79,7 +85,7 @@ func (s *session) fresh(ctx context.Context, p peer.Program, work string, round 
 func (s *session) together(ctx context.Context, round int, order []peer.Program) error {
 	var works []string
 	for _, w := range measure.Workloads {
-		if slices.Contains(s.opts.works, w) && !slices.Contains(apart, w) {
+		if slices.Contains(s.opts.works, w) && !slices.Contains(apart, w) && !slices.Contains(chains, w) {
 			works = append(works, w)
 		}
 	}
@@ -132,9 +138,13 @@ func (s *session) interleave(ctx context.Context, work string, round int, all []
 	return nil
 }
 
-// check makes one tunnel by each protocol of a program.
+// check makes one tunnel by each protocol of a program. Of another build those
+// that are measured are enough: it may be older than the rest.
 func (s *session) check(r *peer.Process, round int) error {
 	for proto := range r.Program.Ports {
+		if r.Program.Name == peer.Other && !s.measures(r, proto) {
+			continue
+		}
 		l, err := s.load(r, proto, round)
 		if err != nil {
 			return err
@@ -144,6 +154,13 @@ func (s *session) check(r *peer.Process, round int) error {
 		}
 	}
 	return nil
+}
+
+// measures says whether a program is measured by a protocol in this run.
+func (s *session) measures(r *peer.Process, proto string) bool {
+	return slices.ContainsFunc(s.opts.works, func(work string) bool {
+		return r.Program.TakesPart(work) && slices.Contains(s.protosFor(r, work), proto)
+	})
 }
 
 // protosFor are the protocols by which a program is measured.
@@ -170,7 +187,7 @@ func (s *session) protosFor(r *peer.Process, work string) []string {
 		return nil
 	case work == measure.HTTP:
 		return []string{"http"}
-	case p.Name == "polyport" && slices.Contains([]string{measure.Bulk, measure.Verify, measure.ConnRate}, work):
+	case (p.Name == peer.Subject || p.Name == peer.Other) && !p.Far && slices.Contains([]string{measure.Bulk, measure.Verify, measure.ConnRate}, work):
 		return s.opts.protos
 	}
 	return []string{p.Tunnel}
@@ -226,7 +243,12 @@ func (s *session) load(r *peer.Process, proto string, round int) (*load.Load, er
 	if proto == measure.RawTLS || proto == measure.ConnectTLS {
 		end = end.Secured(ownName, s.leaf)
 	}
-	return load.New(name, round, end, peer.NewMeter(r, os.Getpid(), s.origin.PID()), s.loadOptions()), nil
+	if r != nil && r.Program.Far {
+		if end, err = end.Toward(s.site.At(peer.FarPort)); err != nil {
+			return nil, err
+		}
+	}
+	return load.New(name, round, end, peer.NewMeter(r, s.helpers(r)...), s.loadOptions()), nil
 }
 
 // keep writes measurements to the file and shows them.

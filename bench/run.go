@@ -30,6 +30,8 @@ type session struct {
 	leaf     []byte // the certificate of the run, in DER
 	programs []peer.Program
 	origin   *peer.Process
+	hop      *peer.Process // the next hop, while chains are measured
+	limits   []string      // what could not be done as it should
 	account  *peer.Account // of programs beside idle tunnels; nil is our own
 	// associations are those of the options that the limit on open files has room for.
 	associations int
@@ -114,11 +116,15 @@ func (s *session) prepare(ctx context.Context, dir string) error {
 		return err
 	}
 	polyport, self := filepath.Join(dir, "polyport-bin"), filepath.Join(dir, "bench-bin")
+	other, err := s.copyOther(dir)
+	if err != nil {
+		return err
+	}
 	module, err := moduleFolder(ctx)
 	if err != nil {
 		return err
 	}
-	for _, p := range peer.Table(polyport, self, filepath.Join(module, ".tools")) {
+	for _, p := range peer.Table(polyport, other, self, filepath.Join(module, ".tools")) {
 		if len(s.opts.only) == 0 || slices.Contains(s.opts.only, p.Name) {
 			s.programs = append(s.programs, p)
 		}
@@ -126,7 +132,7 @@ func (s *session) prepare(ctx context.Context, dir string) error {
 	if err := copySelf(self); err != nil {
 		return err
 	}
-	if s.programs[0].Name == "polyport" {
+	if s.programs[0].Name == peer.Subject {
 		if err := build(ctx, module, polyport); err != nil {
 			return err
 		}
@@ -149,13 +155,17 @@ func (s *session) prepare(ctx context.Context, dir string) error {
 	if s.account, err = peer.Unprivileged(); err != nil {
 		return err
 	}
-	return s.ready()
+	if err := s.ready(); err != nil {
+		return err
+	}
+	s.unchain(ctx)
+	return nil
 }
 
 // ready names every program that is missing and every port that is taken, at once.
 func (s *session) ready() error {
 	var errs []error
-	for _, p := range append(s.programs, s.originProgram()) {
+	for _, p := range s.everything() {
 		if _, err := p.Find(); err != nil {
 			errs = append(errs, err)
 		}
@@ -209,7 +219,11 @@ func copySelf(to string) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile(self)
+	return copyProgram(self, to)
+}
+
+func copyProgram(from, to string) error {
+	b, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
@@ -250,6 +264,7 @@ func (s *session) describe(ctx context.Context) measure.Run {
 		}
 		r.Programs = append(r.Programs, measure.Program{Name: p.Name, Version: v, Note: p.Note})
 	}
+	r.Limits = s.limits
 	switch {
 	case s.account != nil:
 		r.Account = s.account.Name

@@ -75,6 +75,17 @@ func tunnelRequest(proto string, target netip.AddrPort, serverName string) ([]by
 	return nil, fmt.Errorf("unknown protocol %q", proto)
 }
 
+// Toward is the endpoint by SOCKS5 with tunnels that ask for another address
+// than the origin's, where a next hop leads to the origin.
+func (e Endpoint) Toward(target string) (Endpoint, error) {
+	addr, err := loopback.Check(target)
+	if err != nil {
+		return e, err
+	}
+	e.request, err = tunnelRequest(e.Proto, addr, "")
+	return e, err
+}
+
 // dial connects to the proxy as client n. Its deadline is one operation away.
 func (e Endpoint) dial(n byte) (*net.TCPConn, error) {
 	c, err := loopback.Dial(e.to, n)

@@ -149,6 +149,10 @@ func (l *Load) Run(work string) []measure.Measurement {
 		return l.udp()
 	case measure.UDPIdle:
 		return l.udpIdle()
+	case measure.Chain:
+		return []measure.Measurement{l.chain()}
+	case measure.ChainBulk:
+		return l.chainBulk()
 	}
 	return nil
 }

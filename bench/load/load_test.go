@@ -67,7 +67,7 @@ func newLoad(t *testing.T, name, proto string) *Load {
 }
 
 func TestWorkloads(t *testing.T) {
-	rate := map[string]string{measure.Idle: measure.WakeP50, measure.Bulk: measure.GBps, measure.BusyIdle: measure.GBps, measure.Verify: measure.Bytes}
+	rate := map[string]string{measure.Idle: measure.WakeP50, measure.Bulk: measure.GBps, measure.BusyIdle: measure.GBps, measure.Verify: measure.Bytes, measure.ChainBulk: measure.GBps}
 	for _, tt := range []struct{ name, proto string }{{measure.Direct, measure.Direct}, {"copy", "socks5"}} {
 		for _, work := range measure.Workloads {
 			if work == measure.HTTP && tt.proto != measure.Direct || work == measure.Handshakes || work == measure.TLSBulk {
@@ -83,6 +83,9 @@ func TestWorkloads(t *testing.T) {
 				}
 				for _, m := range all {
 					want := rate[work]
+					if work == measure.ChainBulk && (m.Variant == "down" || m.Variant == "up") {
+						want = measure.Bytes
+					}
 					if want == "" {
 						want = measure.PerSec
 					}

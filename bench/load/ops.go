@@ -93,13 +93,15 @@ func (l *Load) connRate() measure.Measurement {
 const hail = "ping-pong-16byte"
 
 // echoOnce opens a tunnel, has the origin echo 16 octets, and closes it.
-func (l *Load) echoOnce(int) error {
-	c, err := l.end.tunnel([]byte("E" + hail))
+func (l *Load) echoOnce(int) error { return l.echoOf(hail) }
+
+func (l *Load) echoOf(message string) error {
+	c, err := l.end.tunnel([]byte("E" + message))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return expect(c, []byte(hail))
+	return expect(c, []byte(message))
 }
 
 // Check makes one tunnel, or one exchange, and says what is wrong with it.

@@ -29,10 +29,12 @@ const (
 	BusyIdle   = "busyidle"
 	UDP        = "udp"
 	UDPIdle    = "udpidle"
+	Chain      = "chain"
+	ChainBulk  = "chainbulk"
 )
 
 // Workloads are all of them.
-var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Handshakes, TLSBulk, Held, BusyIdle, UDP, UDPIdle}
+var Workloads = []string{Idle, Bulk, Verify, ConnRate, PingPong, Alone, HTTP, Handshakes, TLSBulk, Held, BusyIdle, UDP, UDPIdle, Chain, ChainBulk}
 
 // Protocols that make a tunnel, as polyport's own rows are called.
 var Protocols = []string{"socks5", "socks4", "socks4a", "connect", "tls"}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -69,7 +70,13 @@ func TestProc(t *testing.T) {
 func TestConfigurationsAreWhole(t *testing.T) {
 	s := Site{Port: 15000, Origin: netip.MustParseAddrPort("127.0.0.1:15000"), Web: netip.MustParseAddrPort("127.0.0.1:15001")}
 	seen := map[int]string{}
-	for _, p := range Table("polyport", "bench", "/tools") {
+	all := Table("polyport", "other", "bench", "/tools")
+	for _, p := range all {
+		if p.Chain != nil {
+			all = append(all, p.Chained())
+		}
+	}
+	for _, p := range all {
 		s.Dir = filepath.Join(t.TempDir(), p.Name)
 		args, err := p.prepare(s)
 		if err != nil {
@@ -98,6 +105,9 @@ func TestConfigurationsAreWhole(t *testing.T) {
 		}
 		if p.Ports[p.Tunnel] == 0 {
 			t.Errorf("%s has no port for its tunnel, %s", p.Name, p.Tunnel)
+		}
+		if hop := strconv.Itoa(s.PortAt(HopPort)); p.Far != strings.Contains(text, hop) {
+			t.Errorf("%s is behind the next hop: %v, but %s is in its configuration: %v", p.Name, p.Far, hop, !p.Far)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package peer
 
 import (
+	"bytes"
 	"context"
 	"debug/buildinfo"
 	"errors"
@@ -109,6 +110,25 @@ func Start(ctx context.Context, p Program, s Site, as *Account) (*Process, error
 	return r, nil
 }
 
+// Check has p, a build of polyport, check its configuration. The error says what it finds wrong.
+func (p Program) Check(ctx context.Context, s Site) error {
+	path, err := p.Find()
+	if err != nil {
+		return err
+	}
+	s.Dir = filepath.Join(s.Dir, p.Name)
+	args, err := p.prepare(s)
+	if err != nil {
+		return fmt.Errorf("prepare %s: %w", p.Name, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, path, append([]string{"check"}, args...)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s refuses %s: %w: %s", p.Name, p.Conf, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
 // wait ends when the program does.
 func (r *Process) wait() {
 	r.cmd.Wait()
@@ -127,13 +147,14 @@ func (p Program) prepare(s Site) ([]string, error) {
 	if err := os.Chmod(s.Dir, 0o777); err != nil {
 		return nil, err
 	}
+	s.Own = p.Ports[p.Tunnel]
 	file := filepath.Join(s.Dir, p.Conf)
 	if p.Conf != "" {
 		if err := writeConf(file, p.Conf, s); err != nil {
 			return nil, err
 		}
 	}
-	words := []string{"{conf}", file, "{dir}", s.Dir, "{port}", p.port(s), "{origin}", s.Origin.String(), "{certificate}", s.Certificate(), "{key}", s.Key()}
+	words := []string{"{conf}", file, "{dir}", s.Dir, "{port}", p.port(s), "{origin}", s.Origin.String(), "{hop}", s.At(HopPort), "{certificate}", s.Certificate(), "{key}", s.Key()}
 	for proto := range p.Ports {
 		words = append(words, "{"+proto+"}", p.Address(s, proto))
 	}

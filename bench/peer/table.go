@@ -33,7 +33,18 @@ type Program struct {
 	Tunnel string
 	// Only are the workloads that it takes part in; none is all.
 	Only []string
+	// Chain is how it runs behind a next hop; nil where that is not measured.
+	Chain *Chain
+	// Far says that it reaches the origin through the next hop alone: clients ask for the site's FarPort.
+	Far  bool
 	Note string
+}
+
+// Chain is what is different for a program that reaches targets through the next hop, the SOCKS5 server at HopPort.
+type Chain struct {
+	Conf string   // its configuration in conf/, "" for none
+	Args []string // nil for those that it has anyway
+	Port int      // added to the site's first port: where it serves SOCKS5
 }
 
 // Site is where a run's programs listen and keep their files.
@@ -43,6 +54,7 @@ type Site struct {
 	Origin netip.AddrPort
 	Web    netip.AddrPort
 	Keys   string // the folder with the certificate of the run
+	Own    int    // of one program: the port of its tunnel, as At and PortAt take it
 }
 
 // Certificate is the file with it.
@@ -67,26 +79,50 @@ func (s Site) Root() bool { return os.Geteuid() == 0 }
 const (
 	OriginPort = 0
 	WebPort    = 1
+	HopPort    = 2 // of the next hop in chains
+	FarPort    = 3 // nobody listens there: the next hop takes it for the origin, as all that it is asked for
 	portCount  = 80
 )
 
-// polyportPort serves all protocols.
-const polyportPort = 10
+// Names of the two builds that a run can compare.
+const (
+	Subject = "polyport"
+	Other   = "other"
+)
 
-// datagrams are the workloads of programs that are there for UDP ASSOCIATE alone.
-var datagrams = []string{"udp", "udpidle"}
+// datagrams and chains are the workloads of programs that are there for UDP ASSOCIATE or next hops alone.
+var (
+	datagrams = []string{"udp", "udpidle"}
+	chains    = []string{"chain", "chainbulk"}
+	both      = slices.Concat(datagrams, chains)
+)
+
+// polyportAt is a build of polyport that serves all protocols on one port, and behind a next hop on the one above.
+func polyportAt(name, binary string, port int) Program {
+	ports := map[string]int{}
+	for _, proto := range []string{"socks5", "socks4", "socks4a", "connect", "tls", "http", "raw", "raw-tls", "connect-tls", "socks5-udp"} {
+		ports[proto] = port
+	}
+	return Program{
+		Name: name, Binary: binary, Version: []string{binary, "version"}, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
+		Ports: ports, Tunnel: "socks5", Chain: &Chain{Conf: "polyport-chain.toml", Port: port + 1}, Note: "rules in force, access log into a file",
+	}
+}
 
 // Table is every program that can be measured. polyport is the binary built
-// for this run, self the benchmark's own, and tools the folder where `make
-// bench` builds others.
-func Table(polyport, self, tools string) []Program {
-	const one = polyportPort
+// for this run, other that of another build, "" for none, self the benchmark's
+// own, and tools the folder where `make bench` builds others.
+func Table(polyport, other, self, tools string) []Program {
+	all := []Program{polyportAt(Subject, polyport, 10)}
+	if other != "" {
+		all = append(all, polyportAt(Other, other, 15)) // behind polyport, so that minutes do not lie between the two
+	}
+	return append(all, peers(self, tools)...)
+}
+
+// peers are the programs that polyport is measured beside.
+func peers(self, tools string) []Program {
 	return []Program{
-		{
-			Name: "polyport", Binary: polyport, Version: []string{polyport, "version"}, Args: []string{"--config", "{conf}"}, Conf: "polyport.toml",
-			Ports:  map[string]int{"socks5": one, "socks4": one, "socks4a": one, "connect": one, "tls": one, "http": one, "raw": one, "raw-tls": one, "connect-tls": one, "socks5-udp": one},
-			Tunnel: "socks5", Note: "rules in force, access log into a file",
-		},
 		{
 			Name: "haproxy", Package: "haproxy", Binary: "haproxy", Args: []string{"-db", "-f", "{conf}"}, Conf: "haproxy.cfg",
 			Ports: map[string]int{"tls": 20, "http": 21, "raw": 22, "raw-tls": 23}, Tunnel: "tls", Note: "HTTP as a reverse proxy; `option splice-auto`",
@@ -117,15 +153,16 @@ func Table(polyport, self, tools string) []Program {
 		},
 		{
 			Name: "sing-box", Tool: true, Binary: filepath.Join(tools, "sing-box"), Args: []string{"run", "-c", "{conf}"}, Conf: "sing-box.json",
-			Ports: map[string]int{"socks5-udp": 65}, Tunnel: "socks5-udp", Only: datagrams, Note: "goroutines, no log; UDP ASSOCIATE alone",
+			Ports: map[string]int{"socks5-udp": 65}, Tunnel: "socks5-udp", Only: both, Chain: &Chain{Conf: "sing-box-chain.json", Port: 66}, Note: "goroutines, no log; UDP ASSOCIATE and next hops alone",
 		},
 		{
 			Name: "xray", Tool: true, Binary: filepath.Join(tools, "xray", "main"), Args: []string{"run", "-c", "{conf}"}, Conf: "xray.json",
-			Ports: map[string]int{"socks5-udp": 67}, Tunnel: "socks5-udp", Only: datagrams, Note: "goroutines, one UDP port for all, no log; UDP ASSOCIATE alone",
+			Ports: map[string]int{"socks5-udp": 67}, Tunnel: "socks5-udp", Only: both, Chain: &Chain{Conf: "xray-chain.json", Port: 68}, Note: "goroutines, one UDP port for all, no log; UDP ASSOCIATE and next hops alone",
 		},
 		{
 			Name: "copy", Binary: self, Args: []string{"copy", "127.0.0.1:{port}"},
-			Ports: map[string]int{"socks5": 70, "socks5-udp": 70}, Tunnel: "socks5", Note: "the yardstick: goroutines and `io.Copy`, or a datagram at a time; no policy (`bench/yardstick`)",
+			Ports: map[string]int{"socks5": 70, "socks5-udp": 70}, Tunnel: "socks5", Chain: &Chain{Args: []string{"copy", "127.0.0.1:{port}", "{hop}"}, Port: 71},
+			Note: "the yardstick: goroutines and `io.Copy`, or a datagram at a time; no policy (`bench/yardstick`)",
 		},
 		{
 			Name: "gotls", Binary: self, Args: []string{"gotls", "{raw}", "{raw-tls}", "{origin}", "{certificate}", "{key}"},
@@ -151,8 +188,24 @@ func (p Program) Speaks(protos ...string) []string {
 
 // TakesPart says whether p is measured by a workload.
 func (p Program) TakesPart(work string) bool {
-	ofUDP := slices.Contains(datagrams, work)
-	return (len(p.Only) == 0 || slices.Contains(p.Only, work)) && (!ofUDP || p.Ports["socks5-udp"] != 0)
+	switch {
+	case len(p.Only) > 0 && !slices.Contains(p.Only, work):
+		return false
+	case slices.Contains(datagrams, work):
+		return p.Ports["socks5-udp"] != 0
+	case slices.Contains(chains, work):
+		return p.Chain != nil
+	}
+	return true
+}
+
+// Chained is p as it runs behind the next hop: a process of its own. p has a Chain.
+func (p Program) Chained() Program {
+	if p.Chain.Args != nil {
+		p.Args = p.Chain.Args
+	}
+	p.Conf, p.Ports, p.Tunnel, p.Far = p.Chain.Conf, map[string]int{"socks5": p.Chain.Port}, "socks5", true
+	return p
 }
 
 // port is the one that {port} stands for: that of the tunnel.

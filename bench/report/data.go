@@ -12,8 +12,8 @@ import (
 // NoisyCores is how much of the machine others may use in a window, in cores.
 const NoisyCores = 0.25
 
-// subject is the program that the verdicts are about.
-const subject = "polyport"
+// subject is the program that the verdicts are about, otherBuild the one that it is compared with row by row.
+const subject, otherBuild = "polyport", "other"
 
 // Key is one row of one table.
 type Key struct{ Work, Variant, Name, Proto string }
@@ -100,12 +100,7 @@ func (d *Data) Ratio(of, to Key, metric string) (float64, bool) {
 }
 
 func medianRatio(of, to map[int]float64) (float64, bool) {
-	var all []float64
-	for n, v := range of {
-		if base := to[n]; base > 0 {
-			all = append(all, v/base)
-		}
-	}
+	all := ratios(of, to)
 	return measure.Median(all), len(all) > 0
 }
 
@@ -124,13 +119,15 @@ func (d *Data) keys(pass func(Key) bool) []Key {
 	return all
 }
 
-// rank puts direct first and polyport behind it.
+// rank puts direct first, polyport behind it and another build of it behind that.
 func rank(k Key) int {
 	switch k.Name {
 	case measure.Direct:
 		return 0
 	case subject:
 		return 1
+	case otherBuild:
+		return 2
 	}
-	return 2
+	return 3
 }

@@ -71,6 +71,16 @@ func sample() []measure.Measurement {
 			row("sing-box", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 120000., measure.CPU, 3.),
 			row("sing-box", "socks5-udp", measure.UDP, "paced20000", round, measure.PerSec, 20000., measure.CPU, 5.),
 			row("copy", "socks5-udp", measure.UDP, "echo64x1", round, measure.PerSec, 200000., measure.CPU, 2.),
+			row("direct", "direct", measure.Chain, "", round, measure.PerSec, 14000.),
+			row("hop", "socks5", measure.Chain, "", round, measure.PerSec, 5000., measure.CPU, 120.),
+			row("polyport", "socks5", measure.Chain, "", round, measure.PerSec, 3600., measure.CPU, 130.),
+			row("sing-box", "socks5", measure.Chain, "", round, measure.PerSec, 2400., measure.CPU, 300.),
+			row("xray", "socks5", measure.Chain, "", round, measure.PerSec, 3000., measure.CPU, 260.),
+			row("copy", "socks5", measure.Chain, "", round, measure.PerSec, 3900., measure.CPU, 140.),
+			row("polyport", "socks5", measure.ChainBulk, "down1", round, measure.GBps, 1.8, measure.CPUPerGB, .12),
+			row("sing-box", "socks5", measure.ChainBulk, "down1", round, measure.GBps, 2., measure.CPUPerGB, .1),
+			row("xray", "socks5", measure.ChainBulk, "down1", round, measure.GBps, 1., measure.CPUPerGB, .4),
+			row("polyport", "socks5", measure.ChainBulk, "down", round, measure.Bytes, 1e8),
 			row("polyport", "socks5-udp", measure.UDPIdle, measure.Silent, round, measure.PSS, 2048., measure.FDs, 1., measure.Opened, 10000.),
 			row("polyport", "socks5-udp", measure.UDPIdle, measure.Answered, round, measure.PSS, 3072., measure.FDs, 2., measure.Opened, 10000.),
 		)
@@ -197,6 +207,43 @@ func TestVerdictsOnUDP(t *testing.T) {
 		if got[what] != want {
 			t.Errorf("%s: %q, want %q", what, got[what], want)
 		}
+	}
+}
+
+func TestVerdictsOnChains(t *testing.T) {
+	got := map[string]string{}
+	for _, v := range Verdicts(NewData(sample())) {
+		got[v.What] = v.Figure + " " + v.Result + " " + v.From
+	}
+	for what, want := range map[string]string{
+		"× the better of sing-box and xray":                "1.20 goal socks5",
+		"CPU per tunnel, × the lower of sing-box and xray": "0.50 goal socks5",
+		"GB/s, × the better of sing-box and xray":          "0.90 holds socks5 down1",
+		"CPU per GB, × the lower of sing-box and xray":     "1.20 misses socks5 down1",
+	} {
+		if got[what] != want {
+			t.Errorf("%s: %q, want %q", what, got[what], want)
+		}
+	}
+}
+
+func TestBuildsAreComparedWithinARound(t *testing.T) {
+	all := []measure.Measurement{
+		row("polyport", "socks5", measure.ConnRate, "", 1, measure.PerSec, 90.), row("other", "socks5", measure.ConnRate, "", 1, measure.PerSec, 100.),
+		row("polyport", "socks5", measure.ConnRate, "", 2, measure.PerSec, 30.), row("other", "socks5", measure.ConnRate, "", 2, measure.PerSec, 20.),
+		row("polyport", "socks5", measure.ConnRate, "", 3, measure.PerSec, 40.), row("other", "socks5", measure.ConnRate, "", 3, measure.PerSec, 40.),
+		row("polyport", "socks5", measure.ConnRate, "", 4, measure.PerSec, 99.),                                                                   // the other has none in this round
+		row("polyport", "tls", measure.ConnRate, "", 1, measure.PerSec, 50.), row("haproxy", "tls", measure.ConnRate, "", 1, measure.PerSec, 50.), // no build beside it
+	}
+	want := [][]string{{measure.ConnRate, "socks5", "", "per second", "1", "0.90", "1.50", "3"}}
+	if d := cmp.Diff(want, buildsTable(NewData(all)).Rows); d != "" {
+		t.Error(d)
+	}
+	if text := Text(NewData(all)); !strings.Contains(text, "This build / the other build") {
+		t.Errorf("the comparison is not shown:\n%s", text)
+	}
+	if text := Text(NewData(sample())); strings.Contains(text, "the other build") {
+		t.Errorf("a comparison with nothing:\n%s", text)
 	}
 }
 

@@ -42,6 +42,8 @@ var layouts = []layout{
 	{measure.HTTP, "HTTP forward: keep-alive, 1 KiB, 64 connections", measure.PerSec, append(slices.Clone(rates), column{measure.Opened, "connections", 1}), true},
 	{measure.Handshakes, "TLS handshakes: connect, handshake, echo 16 bytes (alone: nothing), close; 32 clients", measure.PerSec, rates, false},
 	{measure.TLSBulk, "Bulk transfer through TLS that ends at the proxy", measure.GBps, append(slices.Clone(bulkColumns), column{measure.Bytes, "MB right", 1e6}), false},
+	{measure.Chain, "New tunnels through a SOCKS5 next hop: open, echo 1 byte, close; 32 clients", measure.PerSec, rates, true},
+	{measure.ChainBulk, "Bulk transfer through a SOCKS5 next hop", measure.GBps, append(slices.Clone(bulkColumns), column{measure.Bytes, "MB right", 1e6}), true},
 	{measure.Idle, "Idle tunnels, each", measure.PSS, []column{
 		{measure.PSS, "PSS KB", 1000},
 		{measure.RSS, "RSS KB", 1000},
@@ -141,7 +143,11 @@ func verdictTable(all []Verdict) Table {
 // Text writes all tables for a terminal.
 func Text(d *Data) string {
 	var b strings.Builder
-	for _, t := range append([]Table{verdictTable(Verdicts(d))}, Tables(d)...) {
+	all := []Table{verdictTable(Verdicts(d))}
+	if t := buildsTable(d); len(t.Rows) > 0 {
+		all = append(all, t)
+	}
+	for _, t := range append(all, Tables(d)...) {
 		b.WriteString(t.Text() + "\n")
 	}
 	return b.String()

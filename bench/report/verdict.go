@@ -122,6 +122,11 @@ var criteria = []criterion{
 	{"the same, datagrams that the kernel cuts", "per second, × the best of dante, sing-box and xray", least(1), least(2), variants("segments", against(measure.UDP, measure.PerSec, nil, "dante", "sing-box", "xray"))},
 	{"", "per second, × copy", least(1), least(1.3), variants("segments", against(measure.UDP, measure.PerSec, nil, "copy"))},
 	{"UDP, echoed and at fixed rates", "CPU per datagram, × the lowest of all others", most(1), most(1), againstLowest(measure.UDP, measure.CPU, nil, "dante", "sing-box", "xray", "copy")},
+	// No slower than the fastest other program; a ratio that differs by 15 % says nothing.
+	{"new tunnels per second through a SOCKS5 next hop", "× the better of sing-box and xray", least(.85), least(1), against(measure.Chain, measure.PerSec, nil, "sing-box", "xray")},
+	{"", "CPU per tunnel, × the lower of sing-box and xray", most(1.15), most(1), againstLowest(measure.Chain, measure.CPU, nil, "sing-box", "xray")},
+	{"bulk through a SOCKS5 next hop, 1 tunnel, both directions", "GB/s, × the better of sing-box and xray", least(.85), least(1), against(measure.ChainBulk, measure.GBps, nil, "sing-box", "xray")},
+	{"", "CPU per GB, × the lower of sing-box and xray", most(1.15), most(1), againstLowest(measure.ChainBulk, measure.CPUPerGB, nil, "sing-box", "xray")},
 	{"idle UDP association, silent and answered", "PSS, KiB", most(4), most(4), own(measure.UDPIdle, measure.PSS, 1024)},
 	{"idle tunnel", "PSS, KB", most(3.4), most(1), own(measure.Idle, measure.PSS, 1000)},
 	{"", "descriptors", most(2), most(2), own(measure.Idle, measure.FDs, 1)},

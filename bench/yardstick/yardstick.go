@@ -1,7 +1,7 @@
 // Package yardstick is the least that a proxy can be: SOCKS5 CONNECT and UDP
 // ASSOCIATE (RFC 1928) to loopback IPv4 literals, two goroutines and io.Copy,
 // which splices on Linux, or a datagram at a time. No policy, no names, no
-// deadlines: it is measured against, not used.
+// deadlines: it is measured against, and is the next hop of chains, not used.
 package yardstick
 
 import (
@@ -14,10 +14,17 @@ import (
 	"polyport/bench/loopback"
 )
 
-// Serve serves clients until l is closed.
-func Serve(l net.Listener) { loopback.Serve(l, serve) }
+// dial connects to what a client has asked for. The caller closes the connection.
+type dial func(addr netip.AddrPort) (*net.TCPConn, error)
 
-func serve(c *net.TCPConn) {
+// Serve serves clients until l is closed.
+func Serve(l net.Listener) { serveBy(l, connect) }
+
+func serveBy(l net.Listener, by dial) {
+	loopback.Serve(l, func(c *net.TCPConn) { serve(c, by) })
+}
+
+func serve(c *net.TCPConn, by dial) {
 	defer c.Close()
 	command, addr, err := readRequest(c)
 	if err != nil {
@@ -27,7 +34,7 @@ func serve(c *net.TCPConn) {
 		associate(c)
 		return
 	}
-	target, err := open(c, addr)
+	target, err := open(c, addr, by)
 	if err != nil {
 		return
 	}
@@ -63,8 +70,12 @@ func pass(dst, src stream) {
 	dst.CloseWrite()
 }
 
-func open(c *net.TCPConn, addr netip.AddrPort) (*net.TCPConn, error) {
-	target, err := net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(addr))
+func connect(addr netip.AddrPort) (*net.TCPConn, error) {
+	return net.DialTCP("tcp4", nil, net.TCPAddrFromAddrPort(addr))
+}
+
+func open(c *net.TCPConn, addr netip.AddrPort, by dial) (*net.TCPConn, error) {
+	target, err := by(addr)
 	if err != nil {
 		return nil, err
 	}
