@@ -103,6 +103,7 @@ var errHere = errors.New("here")
 
 type locator struct{}
 
+// UnmarshalTOML implements toml.Unmarshaler: its error is what carries the place.
 func (*locator) UnmarshalTOML(any) error { return errHere }
 
 // line returns the line of a value, or 0 where the parser gives none that is

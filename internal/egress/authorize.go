@@ -3,9 +3,9 @@ package egress
 import (
 	"context"
 	"net/netip"
-	"strings"
 
 	"polyport/acl"
+	"polyport/internal/resolve"
 )
 
 // Authorize asks the policy, resolves and checks every address. Denied
@@ -55,7 +55,7 @@ func (d *Dialer) authorize(ctx context.Context, r acl.Request, x *Explanation) (
 // authorizeName permits a name that goes to its upstream unresolved. Neither a permit nor an error is a name that has to
 // be resolved here.
 func (d *Dialer) authorizeName(r acl.Request, dec acl.Decision, needAddress bool) (*Permit, *Error) {
-	if !d.sendsNames || isLocalhost(r.Target.Host()) {
+	if !d.sendsNames || resolve.IsLocalhost(r.Target.Host()) { // an upstream would take it for itself, past the guard
 		return nil, nil
 	}
 	if needAddress {
@@ -77,12 +77,6 @@ func (d *Dialer) authorizeName(r acl.Request, dec acl.Decision, needAddress bool
 	w.byName = true
 	p.way = w
 	return p, nil
-}
-
-// isLocalhost reports whether a name is one of this machine's wherever it is resolved (RFC 6761 section 6.3): an upstream would take it for
-// itself, past the guard.
-func isLocalhost(host string) bool {
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 // authorizeLiteral pins the one address of a request that names it.

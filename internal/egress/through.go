@@ -181,7 +181,7 @@ func (t *tunneling) attempt(ctx context.Context, u *upstream.Upstream, i int, li
 			link.Forward = proxy
 		}
 	} else {
-		conn, err = proxy.OpenFrom(ctx, deadline, t.way.apart(u), dial, to)
+		conn, err = proxy.Open(ctx, deadline, t.way.apart(u), dial, to)
 	}
 	if h.stop != nil && !h.stop() && (err == nil || errors.Is(ctx.Err(), context.Canceled)) {
 		if err == nil {

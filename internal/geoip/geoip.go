@@ -57,25 +57,6 @@ func (d *Database) Country(a netip.Addr) string {
 	return d.now.Load().country(embedded4(a.Unmap()))
 }
 
-// refresh reads the file now if it has changed. After an error the old content holds; log is not told of it.
-func (d *Database) refresh() error {
-	d.reading.Lock()
-	defer d.reading.Unlock()
-	st, _ := file.StampOf(d.path)
-	if d.settled && st.Same(d.taken) {
-		return nil
-	}
-	now := time.Now()
-	fresh, err := load(d.path)
-	if err != nil {
-		d.refused(st, now)
-		return err
-	}
-	d.now.Store(fresh)
-	d.took(st, st.Settled(now))
-	return nil
-}
-
 // Close ends the watching. Country answers on with what was read last.
 func (d *Database) Close() {
 	d.stop()

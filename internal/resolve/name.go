@@ -49,6 +49,9 @@ func isNameByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_'
 }
 
+// IsLocalhost reports whether a name in normal form is one of this machine's wherever it is resolved (RFC 6761 section 6.3).
+func IsLocalhost(host string) bool { return below(host, "localhost") }
+
 // below reports whether name is zone or lies below it.
 func below(name, zone string) bool {
 	rest, ok := strings.CutSuffix(name, zone)

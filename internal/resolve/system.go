@@ -58,7 +58,7 @@ func special(ctx context.Context, hosts *net.Resolver, host string) (answer, err
 	switch {
 	case below(host, "onion"):
 		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: errors.New("names below onion are not in the DNS")}, true
-	case below(host, "localhost"):
+	case IsLocalhost(host):
 		addrs, err := hosts.LookupNetIP(ctx, "ip", host+".")
 		if err != nil || len(addrs) == 0 {
 			addrs = []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}

@@ -88,7 +88,7 @@ func TestRefusal(t *testing.T) {
 				o.Password = "secret"
 			}
 			dial, _, done := played(t, tt.steps, 1<<20, -1)
-			got, err := mustProxy(t, o).Open(t.Context(), time.Time{}, dial, ip4)
+			got, err := mustProxy(t, o).Open(t.Context(), time.Time{}, "", dial, ip4)
 			<-done
 			if got != nil {
 				t.Errorf("Open = %T", got)
@@ -107,7 +107,7 @@ func TestRefusal(t *testing.T) {
 // TestNoUser tells who has no user what is missing.
 func TestNoUser(t *testing.T) {
 	dial, _, done := played(t, []step{{"\x05\x01\x00", "\x05\xff"}}, 1, -1)
-	_, err := mustProxy(t, ProxyOptions{URL: "socks5://gw.example"}).Open(t.Context(), time.Time{}, dial, ip4)
+	_, err := mustProxy(t, ProxyOptions{URL: "socks5://gw.example"}).Open(t.Context(), time.Time{}, "", dial, ip4)
 	<-done
 	const want = "upstream socks5://gw.example:1080 requires a user (SOCKS5 method FF, no acceptable methods): " +
 		"set user and password in [upstream.NAME]"
@@ -136,7 +136,7 @@ func TestSilence(t *testing.T) {
 				}()
 				p := mustProxy(t, ProxyOptions{URL: url})
 				start := time.Now()
-				_, err := p.Open(t.Context(), start.Add(10*time.Second), dialled(client), ip4)
+				_, err := p.Open(t.Context(), start.Add(10*time.Second), "", dialled(client), ip4)
 				checkError(t, err, reasonTimeout, true, 0)
 				if took := time.Since(start); took != 10*time.Second {
 					t.Errorf("Open took %v, want 10s", took)
@@ -156,7 +156,7 @@ func TestCancel(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				time.AfterFunc(time.Second, cancel)
 				start := time.Now()
-				_, err := mustProxy(t, ProxyOptions{URL: url}).Open(ctx, start.Add(time.Minute), dialled(client), ip4)
+				_, err := mustProxy(t, ProxyOptions{URL: url}).Open(ctx, start.Add(time.Minute), "", dialled(client), ip4)
 				checkError(t, err, reasonTerminated, false, 0)
 				if took := time.Since(start); took != time.Second {
 					t.Errorf("Open took %v, want 1s", took)
@@ -190,7 +190,7 @@ func TestDialError(t *testing.T) {
 		for _, scheme := range []string{"http", "h2", "socks5"} {
 			t.Run(scheme+", "+tt.name, func(t *testing.T) {
 				p := mustProxy(t, ProxyOptions{URL: scheme + "://192.0.2.1:1"})
-				_, err := p.Open(t.Context(), time.Time{}, func(context.Context) (net.Conn, error) { return nil, tt.err }, ip4)
+				_, err := p.Open(t.Context(), time.Time{}, "", func(context.Context) (net.Conn, error) { return nil, tt.err }, ip4)
 				checkError(t, err, tt.reason, tt.server, 0)
 				if !errors.Is(err, tt.err) {
 					t.Errorf("Open: %v does not keep the cause %v", err, tt.err)
@@ -215,7 +215,7 @@ func TestUnusable(t *testing.T) {
 		{"a name that is too long", "socks5://192.0.2.1", Destination{Host: strings.Repeat("a", 256), Port: 80}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := mustProxy(t, ProxyOptions{URL: tt.url}).Open(t.Context(), time.Time{}, nil, tt.to)
+			_, err := mustProxy(t, ProxyOptions{URL: tt.url}).Open(t.Context(), time.Time{}, "", nil, tt.to)
 			checkError(t, err, reasonConfiguration, false, 0)
 		})
 	}

@@ -80,7 +80,7 @@ func TestH2ColdFailure(t *testing.T) {
 		var all sync.WaitGroup
 		for range 10 {
 			all.Go(func() {
-				_, err := p.Open(t.Context(), time.Time{}, func(context.Context) (net.Conn, error) {
+				_, err := p.Open(t.Context(), time.Time{}, "", func(context.Context) (net.Conn, error) {
 					dials++
 					time.Sleep(time.Second) // of the bubble: all others come meanwhile
 					return nil, refused
@@ -113,7 +113,7 @@ func TestH2Leader(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		left := make(chan error, 1)
 		go func() {
-			_, err := p.Open(ctx, time.Now().Add(time.Minute), dial, named)
+			_, err := p.Open(ctx, time.Now().Add(time.Minute), "", dial, named)
 			left <- err
 		}()
 		synctest.Wait()
@@ -129,7 +129,7 @@ func TestH2Leader(t *testing.T) {
 
 		// When all give up, so does the dial.
 		p2, start := mustProxy(t, ProxyOptions{URL: "h2://gw.example"}), time.Now()
-		_, err := p2.Open(t.Context(), start.Add(time.Second), dial, named)
+		_, err := p2.Open(t.Context(), start.Add(time.Second), "", dial, named)
 		checkError(t, err, reasonTimeout, true, 0)
 		synctest.Wait()
 		if took := time.Since(start); took != time.Second {
@@ -155,7 +155,7 @@ func TestH2Refusal(t *testing.T) {
 			{504, reasonTimeout, false},
 		} {
 			status = tt.status
-			_, err := p.Open(t.Context(), time.Now().Add(time.Minute), l.dial, named)
+			_, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", l.dial, named)
 			checkError(t, err, tt.reason, tt.server, tt.status)
 		}
 		if got := l.dials.Load(); got != 1 {
@@ -219,7 +219,7 @@ func TestH2Garbage(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p, l := h2Played(t, tt.play)
-				c, err := p.Open(t.Context(), time.Now().Add(10*time.Second), l.dial, named)
+				c, err := p.Open(t.Context(), time.Now().Add(10*time.Second), "", l.dial, named)
 				if c != nil {
 					t.Errorf("Open = %v", c)
 				}

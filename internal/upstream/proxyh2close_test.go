@@ -106,7 +106,7 @@ func TestH2Surplus(t *testing.T) {
 			return &countedConn{Conn: c, closed: &closed}, nil
 		}
 		open := func(from string) net.Conn {
-			c, err := p.OpenFrom(t.Context(), time.Time{}, from, dial, named)
+			c, err := p.Open(t.Context(), time.Time{}, from, dial, named)
 			if err != nil {
 				t.Fatal(err)
 			}

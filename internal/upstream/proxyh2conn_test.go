@@ -128,7 +128,7 @@ func TestH2Suspect(t *testing.T) {
 					})
 				})
 				one := mustOpen(t, p, l.dial)
-				_, err := p.Open(t.Context(), time.Now().Add(time.Second), l.dial, named)
+				_, err := p.Open(t.Context(), time.Now().Add(time.Second), "", l.dial, named)
 				checkError(t, err, reasonTimeout, true, 0)
 				three := mustOpen(t, p, l.dial)
 				if got := l.dials.Load(); got != tt.dials {

@@ -24,7 +24,7 @@ func TestH2Overflow(t *testing.T) {
 			})
 		})
 		for range 3 {
-			if c, err := p.Open(t.Context(), time.Now().Add(time.Minute), l.dial, named); err == nil {
+			if c, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", l.dial, named); err == nil {
 				c.SetReadDeadline(time.Now().Add(time.Minute))
 				if _, err := c.Read(make([]byte, 1)); err == nil || isTimeout(err) {
 					t.Errorf("the tunnel goes on: %v", err)

@@ -178,7 +178,7 @@ func h2Played(t *testing.T, play func(c *framed)) (*Proxy, *pipes) {
 
 func mustOpen(t *testing.T, p *Proxy, dial DialFunc) net.Conn {
 	t.Helper()
-	c, err := p.Open(t.Context(), time.Now().Add(time.Minute), dial, named)
+	c, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, named)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -39,7 +39,7 @@ func TestTunnelInTask(t *testing.T) {
 			inTask(func() {
 				deadline := time.Now().Add(time.Minute)
 				var dialled net.Conn
-				c, err := p.Open(t.Context(), deadline, func(ctx context.Context) (_ net.Conn, err error) {
+				c, err := p.Open(t.Context(), deadline, "", func(ctx context.Context) (_ net.Conn, err error) {
 					dialled, err = loop.Dial(ctx, to, deadline, nil)
 					return dialled, err
 				}, tt.to)
@@ -57,7 +57,7 @@ func TestTunnelInTask(t *testing.T) {
 			})
 			inTask(func() {
 				deadline := time.Now().Add(time.Millisecond)
-				_, err := p.Open(t.Context(), deadline, func(ctx context.Context) (net.Conn, error) {
+				_, err := p.Open(t.Context(), deadline, "", func(ctx context.Context) (net.Conn, error) {
 					return loop.Dial(ctx, silent, time.Time{}, nil)
 				}, tt.to)
 				checkError(t, err, reasonTimeout, true, 0)

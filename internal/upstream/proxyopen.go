@@ -18,14 +18,9 @@ var longPast = time.Unix(1, 0)
 // Open opens a tunnel through the proxy over a connection that dial makes; HTTP/2 calls dial only when no live connection
 // has room. dial is to keep to the deadline itself. The tunnel comes with all deadlines cleared, can CloseWrite where the connection can, and is the very
 // connection that dial made where there is no TLS and the target has not spoken at once. A zero deadline is none. ctx ends
-// an Open that Blocks; another hears of it in dial alone. The error is an *Error.
-func (p *Proxy) Open(ctx context.Context, deadline time.Time, dial DialFunc, to Destination) (net.Conn, error) {
-	return p.OpenFrom(ctx, deadline, "", dial, to)
-}
-
-// OpenFrom is Open for connections that leave in different ways, which from tells apart: tunnels of HTTP/2 share none that was dialled for
-// another.
-func (p *Proxy) OpenFrom(ctx context.Context, deadline time.Time, from string, dial DialFunc, to Destination) (net.Conn, error) {
+// an Open that Blocks; another hears of it in dial alone. from tells connections apart that leave in different ways: tunnels of HTTP/2
+// share none that was dialled for another one. The error is an *Error.
+func (p *Proxy) Open(ctx context.Context, deadline time.Time, from string, dial DialFunc, to Destination) (net.Conn, error) {
 	if err := p.takes(to); err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func TestTunnel(t *testing.T) {
 			p := mustProxy(t, ProxyOptions{URL: tt.url})
 			for _, chunk := range []int{1, 1 << 10} {
 				dial, c, done := played(t, tt.steps, chunk, -1)
-				got, err := p.Open(t.Context(), time.Now().Add(time.Minute), dial, tt.to)
+				got, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, tt.to)
 				if err != nil {
 					t.Fatalf("Open in pieces of %d: %v", chunk, err)
 				}
@@ -170,7 +170,7 @@ func TestTunnel(t *testing.T) {
 			}
 			for total := range sent(tt.steps) {
 				dial, c, done := played(t, tt.steps, 1<<10, total)
-				got, err := p.Open(t.Context(), time.Now().Add(time.Minute), dial, tt.to)
+				got, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, tt.to)
 				checkError(t, err, reasonTerminated, true, 0)
 				if got != nil {
 					t.Errorf("cut after %d bytes: a tunnel", total)
@@ -194,7 +194,7 @@ func TestTunnelServerFirst(t *testing.T) {
 			steps[len(steps)-1].send += banner
 			for _, chunk := range []int{1, 7, 1 << 10} {
 				dial, c, done := played(t, steps, chunk, -1)
-				got, err := p.Open(t.Context(), time.Time{}, dial, tt.to)
+				got, err := p.Open(t.Context(), time.Time{}, "", dial, tt.to)
 				if err != nil {
 					t.Fatalf("Open: %v", err)
 				}
@@ -271,7 +271,7 @@ func TestTunnelOnLoop(t *testing.T) {
 			defer close(done)
 			play(t, server, tt.steps, 1<<10, -1)
 		}()
-		got, err := p.Open(loopContext{t.Context()}, time.Now().Add(time.Minute), dialled(loopConn{c: client}), tt.to)
+		got, err := p.Open(loopContext{t.Context()}, time.Now().Add(time.Minute), "", dialled(loopConn{c: client}), tt.to)
 		if err != nil {
 			t.Fatalf("%s: Open: %v", tt.name, err)
 		}

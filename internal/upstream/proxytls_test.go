@@ -113,7 +113,7 @@ func TestTLS(t *testing.T) {
 				URL: secure + "://" + rest, RootCAs: pool, ServerName: "gw.example",
 				Certificate: func() (*tls.Certificate, error) { return &mine, nil },
 			})
-			c, err := p.Open(t.Context(), time.Now().Add(time.Minute), dial, tt.to)
+			c, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, tt.to)
 			if err != nil {
 				t.Fatalf("Open: %v", err)
 			}
@@ -228,7 +228,7 @@ func TestClientCertificateWanted(t *testing.T) {
 		_, _ = io.Copy(io.Discard, c)
 	})
 	p := mustProxy(t, ProxyOptions{URL: "socks5s://gw.example", RootCAs: pool})
-	_, err := p.Open(t.Context(), time.Now().Add(time.Minute), dial, named)
+	_, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, named)
 	checkError(t, err, reasonAlert, true, 0)
 }
 
@@ -281,7 +281,7 @@ func TestPrefixConn(t *testing.T) {
 		playSteps(t, c, []step{{connectNamed, "HTTP/1.1 200 OK\r\n\r\nbanner"}})
 		echo(c)
 	})
-	c, err := mustProxy(t, ProxyOptions{URL: "http://gw.example"}).Open(t.Context(), time.Now().Add(time.Minute), dial, named)
+	c, err := mustProxy(t, ProxyOptions{URL: "http://gw.example"}).Open(t.Context(), time.Now().Add(time.Minute), "", dial, named)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
