@@ -120,7 +120,11 @@ func (p *Proxy) connect(ctx context.Context, deadline time.Time, dial DialFunc) 
 	if err != nil {
 		return nil, p.undialled(ctx, err)
 	}
-	if err := c.SetDeadline(deadline); err != nil {
+	err = c.SetDeadline(deadline)
+	if err == nil {
+		err = ctx.Err() // the deadline may have taken the place of the one by which dial ends waits on this connection
+	}
+	if err != nil {
 		_ = c.Close()
 		return nil, p.broken(err)
 	}
