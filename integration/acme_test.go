@@ -276,7 +276,7 @@ func TestACMEWithoutItsCAKeepsTheOldCertificate(t *testing.T) {
 // A certificate that is late is renewed at the start, also by a CA that has forgotten account and certificate.
 func TestACMERenewsAtTheStart(t *testing.T) {
 	t.Parallel()
-	f, address := newFront(t), freePort(t)
+	f, address := newFront(t), freeAddress(t, pebbleHost)
 	at := func(c map[string]any) { c["listenAddress"] = address }
 	ca := startPebble(t, f.httpPort, f.tlsPort, shortLived(120), at)
 	const name = "late.test"

@@ -32,7 +32,7 @@ type certified struct {
 // newCertified finds a place and starts a CA.
 func newCertified(t *testing.T, settings ...func(map[string]any)) *certified {
 	t.Helper()
-	c := &certified{t: t, at: freePortAt(t, certifiedHost), storage: filepath.Join(t.TempDir(), "acme")}
+	c := &certified{t: t, at: freeAddress(t, certifiedHost), storage: filepath.Join(t.TempDir(), "acme")}
 	_, port, _ := net.SplitHostPort(c.at)
 	c.port, _ = strconv.Atoi(port)
 	c.ca = startPebbleFor(t, certifiedHost, c.port, c.port, settings...)

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -11,7 +10,7 @@ import (
 )
 
 // bindConfig serves BIND on some ports to clients on this machine; more goes into [bind].
-func bindConfig(first, n int, more string) string {
+func bindConfig(first, n uint16, more string) string {
 	return listenAnywhere + fmt.Sprintf("[bind]\nports = \"%d-%d\"\n%s\n", first, first+n-1, more) + `
 [[rule]]
 name   = "active FTP"
@@ -19,25 +18,6 @@ action = "allow"
 method = ["CONNECT", "BIND"]
 target = ["127.0.0.0/8", "localhost"]
 `
-}
-
-// freeRange returns the first of n ports in a row that nobody listens on, below those that the system hands out.
-func freeRange(t *testing.T, n int) int {
-	t.Helper()
-	for range 100 {
-		first, free := 10000+rand.IntN(20000), true
-		for p := first; p < first+n && free; p++ {
-			ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", p))
-			if free = err == nil; free {
-				ln.Close()
-			}
-		}
-		if free {
-			return first
-		}
-	}
-	t.Fatalf("there are no %d free ports in a row", n)
-	return 0
 }
 
 // bindDialect is a version of SOCKS as clients of BIND speak it.
@@ -110,7 +90,7 @@ func (d bindDialect) bind(t *testing.T, c net.Conn, who netip.AddrPort) netip.Ad
 // TestBindConversation goes through BIND with both ends in hand: both replies, data from both, strangers before.
 func TestBindConversation(t *testing.T) {
 	t.Parallel()
-	config := bindConfig(freeRange(t, 8), 8, "")
+	config := bindConfig(freePorts(t, 8), 8, "")
 	g, idle := start(t, config), start(t, config)
 	rest := g.descriptors()
 	tests := []struct {
@@ -180,12 +160,12 @@ func stranger(t *testing.T, bound netip.AddrPort) {
 // TestBindIsRefused: in the words of each version.
 func TestBindIsRefused(t *testing.T) {
 	t.Parallel()
-	first := freeRange(t, 1)
+	first := freePorts(t, 1)
 	one := startTidy(t, bindConfig(first, 1, "timeout = \"50s\""))
-	hasty := startTidy(t, bindConfig(freeRange(t, 4), 4, "timeout = \"300ms\""))
+	hasty := startTidy(t, bindConfig(freePorts(t, 4), 4, "timeout = \"300ms\""))
 	off := startTidy(t, strings.Replace(bindConfig(1, 1, ""), "ports", "#ports", 1))
-	unnamed := startTidy(t, listenAnywhere+fmt.Sprintf("[bind]\nports = \"%d\"\n", freeRange(t, 1))+allowLoopback)
-	single := startTidy(t, bindConfig(freeRange(t, 4), 4, "per_client = 1"))
+	unnamed := startTidy(t, listenAnywhere+fmt.Sprintf("[bind]\nports = \"%d\"\n", freePorts(t, 1))+allowLoopback)
+	single := startTidy(t, bindConfig(freePorts(t, 4), 4, "per_client = 1"))
 	tests := []struct {
 		name   string
 		g      *gateway
@@ -263,7 +243,7 @@ func bindBefore(t *testing.T, d bindDialect, g *gateway) {
 // TestBindEndsWithItsClient: a client that dies gives its port back at once.
 func TestBindEndsWithItsClient(t *testing.T) {
 	t.Parallel()
-	g := start(t, bindConfig(freeRange(t, 1), 1, "timeout = \"1h\"")) // one port, and nobody would wait so long
+	g := start(t, bindConfig(freePorts(t, 1), 1, "timeout = \"1h\"")) // one port, and nobody would wait so long
 	rest := g.descriptors()
 	for _, d := range bindDialects {
 		for _, tt := range []struct {
@@ -292,7 +272,7 @@ func TestBindEndsWithItsClient(t *testing.T) {
 // TestBindIsNoWayIn: while it is listened on, the port is one of the gateway's own, to which no session is led.
 func TestBindIsNoWayIn(t *testing.T) {
 	t.Parallel()
-	g := start(t, bindConfig(freeRange(t, 2), 2, ""))
+	g := start(t, bindConfig(freePorts(t, 2), 2, ""))
 	d := bindDialects[0]
 	bound := d.bind(t, dial(t, g.at()), anybody)
 	c := dial(t, g.at())
@@ -306,7 +286,7 @@ func TestBindIsNoWayIn(t *testing.T) {
 // TestBindEndsWithTheGateway: who waits is told at shutdown.
 func TestBindEndsWithTheGateway(t *testing.T) {
 	t.Parallel()
-	g := start(t, "[timeouts]\ndrain = \"0s\"\n"+bindConfig(freeRange(t, 1), 1, "timeout = \"1h\""))
+	g := start(t, "[timeouts]\ndrain = \"0s\"\n"+bindConfig(freePorts(t, 1), 1, "timeout = \"1h\""))
 	c := dial(t, g.at())
 	bindDialects[0].bind(t, c, anybody)
 	g.stop()
@@ -317,7 +297,7 @@ func TestBindEndsWithTheGateway(t *testing.T) {
 func TestBindInsideTLS(t *testing.T) {
 	t.Parallel()
 	p := newPapers(t)
-	g := start(t, bindConfig(freeRange(t, 2), 2, "")+p.table())
+	g := start(t, bindConfig(freePorts(t, 2), 2, "")+p.table())
 	for _, d := range bindDialects {
 		for _, early := range []string{"", "early", strings.Repeat("early", 50_000)} {
 			t.Run(fmt.Sprintf("%s with %d octets ahead", d.row, len(early)), func(t *testing.T) {

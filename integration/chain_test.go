@@ -91,7 +91,7 @@ func TestChains(t *testing.T) {
 // TestChainFaults has check and serve refuse what cannot be.
 func TestChainFaults(t *testing.T) {
 	t.Parallel()
-	addr := freePortAt(t, "127.0.0.1")
+	addr := freeAddress(t, "127.0.0.1")
 	_, port, _ := net.SplitHostPort(addr)
 	dir := inFolder(t, "polyport.toml", `default_upstream = "nobody"
 [listen.main]

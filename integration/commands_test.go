@@ -316,11 +316,7 @@ func TestDoctorCommand(t *testing.T) {
 	target := helloServer(t)
 	nobody := tcpServer(t, echo)
 	silent := tcpServer(t, func(c *net.TCPConn) { _, _ = c.Read(make([]byte, 1<<16)); _, _ = c.Read(make([]byte, 1)) })
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
+	deserted := freeAddress(t, "127.0.0.1")
 	tests := []struct {
 		name string
 		args []string
@@ -331,7 +327,7 @@ func TestDoctorCommand(t *testing.T) {
 		{"a gateway", []string{free.at()}, "", 0, []string{"http       ok", "connect    ok", "socks4     ok", "socks4a    ok", "socks5     ok", "udp        ok", "tls        ok", "help page  ok", "reject     ok"}},
 		{"a gateway, quietly", []string{"-q", free.at()}, "", 0, nil},
 		{"a target", []string{"--target", target, free.at()}, "", 0, []string{"200"}},
-		{"a target that nobody listens at", []string{"--target", ln.Addr().String(), free.at()}, "", 1, []string{"FAILED", "cannot be reached from the gateway"}},
+		{"a target that nobody listens at", []string{"--target", deserted, free.at()}, "", 1, []string{"FAILED", "cannot be reached from the gateway"}},
 		{"users", []string{closed.at()}, "", 0, []string{"a user is required"}},
 		{"a target, and users", []string{"--target", target, closed.at()}, "", 1, []string{"a user is required", "Give a user and a password"}},
 		{"a user", []string{"--row", "http", "--row", "connect", "--row", "socks5", "--user", "alice", "--target", target, closed.at()}, "POLYPORT_PASSWORD=correct horse", 0, []string{"200"}},
@@ -340,7 +336,7 @@ func TestDoctorCommand(t *testing.T) {
 		{"only the rows that are on", []string{"--row", "http", "--row", "socks5", some.at()}, "", 0, []string{"not checked: the listener does not serve tls"}},
 		{"UDP that is off", []string{"--row", "socks5", withoutUDP.at()}, "", 0, []string{"udp        ok", "UDP is off on this listener (REP 07"}},
 		{"a server name without a route", []string{"--row", "tls", "--tls-name", "git.example.com", free.at()}, "", 1, []string{"git.example.com is refused", "dial_sni"}},
-		{"nothing there", []string{ln.Addr().String()}, "", 1, []string{"nothing listens there. Is polyport running"}},
+		{"nothing there", []string{deserted}, "", 1, []string{"nothing listens there. Is polyport running"}},
 		{"an echo", []string{"--timeout", "5s", nobody}, "", 1, []string{"FAILED"}},
 		{"a port that is silent", []string{"--timeout", "500ms", silent}, "", 1, []string{"no answer within 500ms"}},
 	}

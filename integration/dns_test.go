@@ -339,10 +339,7 @@ func TestDNSServersInTurn(t *testing.T) {
 	silent := newLiar(t, map[string]answerer{"good.example.": silence})
 	failing := newLiar(t, map[string]answerer{"good.example.": rcode(dns.RcodeServerFailure)})
 	good := newLiar(t, map[string]answerer{"good.example.": records("60 A 127.0.0.1")})
-	ln, pc := listenTwice(t)
-	ln.Close()
-	pc.Close()
-	g := start(t, strings.Replace(behindLiar(good), "servers = [", fmt.Sprintf("servers = [%q, %q, %q, ", "udp://"+ln.Addr().String(), "udp://"+failing.addr, "udp://"+silent.addr), 1))
+	g := start(t, strings.Replace(behindLiar(good), "servers = [", fmt.Sprintf("servers = [%q, %q, %q, ", "udp://"+freeAddress(t, "127.0.0.1"), "udp://"+failing.addr, "udp://"+silent.addr), 1))
 	if got := askedFor(t, g.at(), net.JoinHostPort("good.example", port)); got != "200" {
 		t.Errorf("the answer is %s, want 200", got)
 	}

@@ -13,18 +13,6 @@ import (
 	"time"
 )
 
-// freeAddress returns an address with a port that is free there. Nothing else uses that IP, so that the port stays free while its
-// server is away.
-func freeAddress(t *testing.T, ip string) string {
-	t.Helper()
-	ln, err := net.Listen("tcp4", ip+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // mortal is a server that is killed and started again at the same address.
 type mortal struct {
 	t    *testing.T

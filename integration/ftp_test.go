@@ -66,7 +66,7 @@ func TestActiveFTP(t *testing.T) {
 	t.Parallel()
 	server, dir := newFTPServer(t)
 	host, port, _ := net.SplitHostPort(server)
-	config := bindConfig(freeRange(t, 8), 8, "")
+	config := bindConfig(freePorts(t, 8), 8, "")
 	g := startTidy(t, config)
 	gatewayHost, gatewayPort, _ := net.SplitHostPort(g.at())
 	for _, tt := range []struct{ version, row string }{{"socks_v5", "socks5"}, {"socks_v4", "socks4"}} {

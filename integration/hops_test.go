@@ -47,7 +47,7 @@ func newHop(t *testing.T) *hop {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	n := hops.Add(1)
-	return &hop{t: t, dir: dir, addr: freePortAt(t, fmt.Sprintf("127.8.%d.%d", n/250, 1+n%250))}
+	return &hop{t: t, dir: dir, addr: freeAddress(t, fmt.Sprintf("127.8.%d.%d", n/250, 1+n%250))}
 }
 
 // host and port are the parts of its address.

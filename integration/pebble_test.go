@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,8 +16,7 @@ import (
 	"time"
 )
 
-// pebbleHost is an address of the loopback net that no other test listens at: a
-// port that was free a moment ago is still free.
+// pebbleHost is where every pebble and its name server listen.
 const pebbleHost = "127.0.7.1"
 
 // pebble is a running pebble, an ACME CA for tests, with a name server that
@@ -50,7 +48,7 @@ func startPebbleFor(t *testing.T, host string, httpPort, tlsPort int, settings .
 	t.Helper()
 	dir := t.TempDir()
 	cert, root := certificate(t, pebbleHost)
-	ca, management, dns, dnsManagement := freePort(t), freePort(t), freePort(t), freePort(t)
+	ca, management, dns, dnsManagement := freeAddress(t, pebbleHost), freeAddress(t, pebbleHost), freeAddress(t, pebbleHost), freeAddress(t, pebbleHost)
 	config := map[string]any{
 		"listenAddress": ca, "managementListenAddress": management,
 		"certificate": filepath.Join(dir, "cert.pem"), "privateKey": filepath.Join(dir, "key.pem"),
@@ -114,19 +112,6 @@ func (p *pebble) fetch(t *testing.T, url string) []byte {
 		return resp.Status
 	}))
 	return body
-}
-
-// freePort returns an address of pebbleHost that is free.
-func freePort(t *testing.T) string { t.Helper(); return freePortAt(t, pebbleHost) }
-
-func freePortAt(t *testing.T, host string) string {
-	t.Helper()
-	ln, err := net.Listen("tcp4", host+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // runTool runs a program that make deps builds, until the test ends or kill is called.

@@ -181,13 +181,7 @@ func TestGibibyteDoesNotGrowMemory(t *testing.T) {
 // newNginx runs Debian's nginx on a folder and returns its "host:port".
 func newNginx(t *testing.T, root string) string {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := ln.Addr().String()
-	ln.Close()
-	dir := t.TempDir()
+	addr, dir := freeAddress(t, "127.0.0.1"), t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -5,9 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -107,35 +105,6 @@ func TestUDPTwoUsersOnOneAddress(t *testing.T) {
 		first.record(g, map[string]any{"identity": "alice", "bytes_from_client": 5.0})
 		second.record(g, map[string]any{"identity": "bob", "bytes_from_client": 12.0})
 	})
-}
-
-// nextPort is the first that freePorts has not given out. Those below 32768 the system gives to nobody by itself.
-var nextPort atomic.Uint32
-
-// freePorts returns the first of n ports on loopback that nobody uses, nor will until the end of the tests.
-func freePorts(t *testing.T, n uint16) uint16 {
-	t.Helper()
-	nextPort.CompareAndSwap(0, uint32(10000+os.Getpid()*101%10000)) // other runs of the tests begin elsewhere
-search:
-	for range 1000 {
-		first := uint16(nextPort.Add(uint32(n))) - n
-		for p := first; p < first+n; p++ {
-			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), p)
-			c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
-			if err != nil {
-				continue search
-			}
-			c.Close()
-			ln, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
-			if err != nil {
-				continue search
-			}
-			ln.Close()
-		}
-		return first
-	}
-	t.Fatal("no ports are free")
-	return 0
 }
 
 // TestUDPLimitsOfAssociations takes the last that there is, and gives one back.

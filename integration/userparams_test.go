@@ -24,7 +24,7 @@ func world(t *testing.T) []*outlet {
 	all := []*outlet{
 		{from: "127.0.8.1", country: "de", tags: `"home"`}, {from: "127.0.8.2", country: "de"}, {from: "127.0.8.3", country: "fr", tags: `"home", "fast"`}, {from: "127.0.8.4", country: "US"},
 	}
-	port := freePorts(t, uint16(len(all)))
+	port := freePorts(t, len(all))
 	for i, o := range all {
 		o.addr = fmt.Sprintf("127.0.0.1:%d", port+uint16(i))
 		cmd := lasting(t, "microsocks", "-i", "127.0.0.1", "-p", fmt.Sprint(port+uint16(i)), "-b", o.from)

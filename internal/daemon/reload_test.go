@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"polyport/internal/freeport"
 	"polyport/mux"
 )
 
@@ -38,21 +38,11 @@ func TestWithLeaving(t *testing.T) {
 // freePort returns a port that nobody listens on.
 func freePort(t testing.TB) uint16 {
 	t.Helper()
-	for range 1000 {
-		at := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 20000 + rand.IntN(10000)} // no connection of others gets one of these
-		l, err := net.ListenTCP("tcp4", at)
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenUDP("udp4", &net.UDPAddr{IP: at.IP, Port: at.Port})
-		_ = l.Close()
-		if err == nil {
-			_ = u.Close()
-			return uint16(at.Port)
-		}
+	port, err := freeport.Find(netip.MustParseAddr("127.0.0.1"), 1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	return 0
+	return port
 }
 
 // hold connects to a listener and begins a request.

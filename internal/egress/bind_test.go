@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"polyport/acl"
+	"polyport/internal/freeport"
 	"polyport/internal/target"
 )
 
@@ -22,29 +23,14 @@ var (
 	allowBind = acl.Rule{Name: "ftp", Action: acl.Allow, Method: []string{"BIND"}, Target: []string{"127.0.0.0/8", "::1"}}
 )
 
-// freePorts returns the first of n ports in a row that are free at home, as far as can be told.
+// freePorts returns the first of n ports in a row that are free at home.
 func freePorts(t *testing.T, n int) uint16 {
 	t.Helper()
-	for range 100 {
-		ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: home.AsSlice()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		first := ln.Addr().(*net.TCPAddr).Port
-		ln.Close()
-		free := first+n <= 65536
-		for p := first; p < first+n && free; p++ {
-			probe, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: home.AsSlice(), Port: p})
-			if free = err == nil; free {
-				probe.Close()
-			}
-		}
-		if free {
-			return uint16(first)
-		}
+	first, err := freeport.Find(home, n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free ports in a row")
-	return 0
+	return first
 }
 
 // binding makes a Dialer that serves BIND on n free ports.

@@ -12,6 +12,7 @@ import (
 
 	"polyport/acl"
 	"polyport/internal/egress"
+	"polyport/internal/freeport"
 	"polyport/internal/target"
 	"polyport/mux"
 )
@@ -29,14 +30,13 @@ type binder struct {
 // newBinder makes one with a single port.
 func newBinder(t *testing.T, change func(*egress.BindOptions)) *binder {
 	t.Helper()
-	ln, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
+	b := &binder{host: "127.0.0.1", told: make(chan struct{}, 8)}
+	host := netip.MustParseAddr(b.host)
+	var err error
+	if b.port, err = freeport.Find(host, 1); err != nil {
 		t.Fatal(err)
 	}
-	ln.Close()
-	b := &binder{host: "127.0.0.1", told: make(chan struct{}, 8)}
-	b.at = ln.Addr().(*net.TCPAddr).AddrPort()
-	b.port = b.at.Port()
+	b.at = netip.AddrPortFrom(host, b.port)
 	policy, err := acl.New(acl.Options{HasUsers: true, Rules: []acl.Rule{
 		{Name: "ftp", Action: acl.Allow, Target: []string{"127.0.0.0/8"}, Method: []string{"BIND"}, Port: []acl.PortRange{{First: 20, Last: 20}}},
 		{Name: "users", Action: acl.Allow, Target: []string{"127.0.0.0/8"}, Method: []string{"BIND"}, User: []string{"*"}},
