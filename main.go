@@ -250,6 +250,7 @@ func (c *commands) explainCommand() *cli.Command {
 			&cli.StringFlag{Name: "user", Usage: "the authenticated user's `NAME`, with its parameters if there are any (alice+exit-eu)"},
 			&cli.StringFlag{Name: "protocol", Usage: "the `ROW` of the protocol table", Value: "connect"},
 			&cli.StringFlag{Name: "method", Usage: "the `METHOD`, where the row has several"},
+			&cli.BoolFlag{Name: "site", Usage: "TARGET is asked for as browsers ask a web site, by name of [site.NAME]; the row is http"},
 			&cli.StringFlag{Name: "listener", Usage: "the `NAME` of the listener; the first one if it is not said"},
 		),
 		Action: c.explain,
@@ -273,6 +274,7 @@ func (c *commands) explain(ctx *cli.Context) error {
 		Method:   ctx.String("method"),
 		Listener: ctx.String("listener"),
 		Target:   ctx.Args().First(),
+		Site:     ctx.Bool("site"),
 		At:       time.Now(),
 	}, c.stdout)
 	switch {

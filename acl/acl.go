@@ -84,6 +84,8 @@ type Request struct {
 	Protocol      string   // the row of the protocol table
 	Method        string   // "CONNECT", "GET", ...; SOCKS: CONNECT, BIND, UDP; TLS and raw: ""
 	Listener      string
+	// Backend names the owner's servers that the request would be handed to; "" where it leaves for Target.
+	Backend string
 	// RequireUser is the listener's require_user: without an Identity only a
 	// rule with Anonymous admits.
 	RequireUser bool
@@ -129,7 +131,8 @@ type Options struct {
 // Rule is one [[rule]]. An empty field matches everything; of a list one entry
 // has to match, and all fields have to. So User and Group together mean one of
 // these users who is also in one of these groups. "*" in User is any
-// authenticated user; in Protocol, Listener, Method and Target it is anything.
+// authenticated user, in Backend any backend; in Protocol, Listener, Method and
+// Target it is anything.
 // One method has to be named to be allowed: MethodBind.
 type Rule struct {
 	// Name is what logs say of a Decision; "" becomes "rule[i]", i from 0.
@@ -141,6 +144,9 @@ type Rule struct {
 	Group      []string // case-sensitive
 	Protocol   []string // row names
 	Listener   []string
+	// Backend has the rule match what is handed to one of these backends, and nothing that leaves for a target: what it
+	// allows makes nobody a client of a proxy.
+	Backend []string
 	// Target holds names and addresses in any spelling that package target
 	// reads: "example.com" that name alone, "*.example.com" any depth below it,
 	// ".example.com" both, "192.0.2.1" and "10.0.0.0/8" addresses, whether the
@@ -164,7 +170,7 @@ type Rule struct {
 	// ClientCountry is the same of the client's address.
 	ClientCountry []string
 	// Upstream and Exit name the way out of what the rule allows (Decision.Way); they match nothing. Only a rule that allows
-	// can have one of them, and not both. Whether there is an upstream or exit of that name is for the caller to see.
+	// can have one of them, and not both. A backend is reached through no upstream, so a rule with Backend has none. Whether there is an upstream or exit of that name is for the caller to see.
 	Upstream string
 	Exit     []string
 	// Anonymous admits sessions without a user where one is required. Only a

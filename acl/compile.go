@@ -61,6 +61,7 @@ func (c *compiler) compile(r *Rule) rule {
 		group:         c.groups(r.Group),
 		protocol:      c.words("protocol", r.Protocol),
 		listener:      c.words("listener", r.Listener),
+		backend:       c.words("backend", r.Backend),
 		target:        c.targets(r.Target),
 		port:          c.ports("port", r.Port),
 		method:        c.words("method", r.Method),
@@ -72,6 +73,7 @@ func (c *compiler) compile(r *Rule) rule {
 		out.name = c.place
 	}
 	c.checkAction(r)
+	c.checkBackend(r)
 	return out
 }
 
@@ -86,6 +88,19 @@ func (c *compiler) checkAction(r *Rule) {
 		c.fault("anonymous", errors.New("only a rule that allows can admit sessions without a user; remove it here"))
 	case len(r.User) > 0 || len(r.Group) > 0:
 		c.fault("anonymous", errors.New("the rule also names a user or a group, which no session without a user can be; write two rules"))
+	}
+}
+
+// checkBackend refuses what no backend could be reached by.
+func (c *compiler) checkBackend(r *Rule) {
+	if len(r.Backend) == 0 {
+		return
+	}
+	if r.Upstream != "" {
+		c.fault("upstream", errors.New("the rule also names a backend, and backends are reached through no upstream; remove one of the two"))
+	}
+	if len(r.Country) > 0 {
+		c.fault("country", errors.New("the rule also names a backend, and what is handed to one is judged by name, without an address; remove one of the two"))
 	}
 }
 

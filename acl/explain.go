@@ -154,6 +154,8 @@ func (r *rule) names(k key) bool {
 		return r.protocol.named()
 	case keyListener:
 		return r.listener.named()
+	case keyBackend:
+		return r.backend.named()
 	case keyMethod:
 		return r.method.named()
 	case keyPort:
@@ -185,6 +187,8 @@ func (r *rule) missedWhy(q *query, k key) string {
 		return notIn("protocol", q.Protocol, r.protocol.list)
 	case keyListener:
 		return notIn("listener", q.Listener, r.listener.list)
+	case keyBackend:
+		return notIn("backend", q.Backend, r.backend.list)
 	case keyMethod:
 		if !r.method.named() {
 			return fmt.Sprintf("method: %s is allowed only by a rule that names it, and this one names none", MethodBind)

@@ -48,7 +48,7 @@ func naiveDecide(rules []Rule, hasUsers bool, r Request, a netip.Addr) []Decisio
 
 func (n naiveRule) matches(r Request, a netip.Addr) tri {
 	ok := has(n.Protocol, r.Protocol) && has(n.Listener, r.Listener) && n.matchesMethod(strings.ToUpper(r.Method)) &&
-		inPorts(n.Port, r.Target.Port()) && inPorts(n.ClientPort, r.ClientPort) &&
+		inPorts(n.Port, r.Target.Port()) && inPorts(n.ClientPort, r.ClientPort) && (len(n.Backend) == 0 || r.Backend != "" && has(n.Backend, r.Backend)) &&
 		(len(n.Client) == 0 || inPrefixes(n.Client, r.Client)) && (len(n.ClientCountry) == 0 || inCountries(n.ClientCountry, r.ClientCountry))
 	if r.Identity != "" {
 		ok = ok && has(n.User, r.Identity)

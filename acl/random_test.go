@@ -56,7 +56,12 @@ func randomRule(r *rand.Rand) Rule {
 	if r.IntN(3) == 0 {
 		out.Country = pick(r, []string{"US", "de", "fr"}, 2)
 	}
-	if out.Action == Allow {
+	if r.IntN(5) == 0 {
+		out.Backend = pick(r, []string{"web", "git", "*"}, 2)
+	}
+	if len(out.Backend) > 0 {
+		out.Country = nil
+	} else if out.Action == Allow {
 		switch r.IntN(4) {
 		case 0:
 			out.Upstream = []string{"eu", "direct"}[r.IntN(2)]
@@ -100,6 +105,7 @@ func randomRequest(r *rand.Rand, addrs []netip.Addr) Request {
 		ClientPort: []uint16{80, 50000}[r.IntN(2)], ClientCountry: one("", "de", "fr"),
 		Identity: one("", "", "alice", "bob", "carol"),
 		Protocol: one("http", "connect", "tls"), Method: one("GET", "CONNECT", "get", "BIND", "bind"), Listener: one("main", "second"),
+		Backend:     one("", "", "web", "git", "other"),
 		RequireUser: r.IntN(2) == 0, Target: to, Time: monday.Add(time.Duration(r.IntN(24)) * time.Hour),
 	}
 	if out.Identity != "" {

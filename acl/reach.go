@@ -9,7 +9,7 @@ import (
 // admitted from this client, with its country as in Request.ClientCountry, on this row and listener. It looks at what is
 // known before the request is: so it can say yes where the request itself, its
 // target or its time, will turn out to be denied, but never no where it would be
-// admitted.
+// admitted. What backends get is not looked at: they need no handshake in which a user could be named.
 func (p *Policy) AdmitsAnonymous(client netip.Addr, clientCountry, protocol, listener string, requireUser bool) bool {
 	if p == nil {
 		return false
@@ -22,6 +22,7 @@ func (p *Policy) AdmitsAnonymous(client netip.Addr, clientCountry, protocol, lis
 		case r.protocol.named() && !r.protocol.contains(protocol),
 			r.listener.named() && !r.listener.contains(listener),
 			!r.client.empty() && !r.client.contains(client),
+			r.backend.named(),
 			r.clientCountry.named() && !r.clientCountry.contains(clientCountry):
 			continue
 		case r.admitsAnonymous(requireUser) && (!onlyBind || r.matchesMethod(MethodBind)):
@@ -73,9 +74,9 @@ func (p *Policy) MayReach(r Request) Decision {
 // start one: whether a rule that allows can be reached without a user from every
 // public address of IPv4 or of IPv6, and which rule it is. Client prefixes are
 // added up, within a rule and over the rules, so 0.0.0.0/1 with 128.0.0.0/1 is as open
-// as 0.0.0.0/0. Rules for some targets, times or protocols count as well, those for
-// backends among them: who means them to serve everybody has to say so. So do rules for clients of some countries, however
-// few: what addresses those have is not known here, and no country is a list of one's own clients.
+// as 0.0.0.0/0. Rules for some targets, times or protocols count as well: who means them to serve everybody has to say so.
+// So do rules for clients of some countries, however few: what addresses those have is not known here, and no country is a
+// list of one's own clients. A rule that names backends says so itself: it opens the owner's servers, and no proxy.
 func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bool) {
 	if p == nil {
 		return "", false
@@ -87,7 +88,7 @@ func (p *Policy) OpenTo(listener string, requireUser bool) (rule string, open bo
 	closed, onlyBind := map[family]bool{}, map[family]bool{} // what earlier rules refuse whole, or but for BIND
 	for i := range p.rules {
 		r := &p.rules[i]
-		if r.listener.named() && !r.listener.contains(listener) {
+		if r.listener.named() && !r.listener.contains(listener) || r.backend.named() {
 			continue
 		}
 		if r.admitsAnonymous(requireUser) {

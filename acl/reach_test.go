@@ -58,6 +58,11 @@ func TestOpenTo(t *testing.T) {
 		{"for clients of a country", []Rule{with(allow("a"), func(r *Rule) { r.ClientCountry = []string{"de"} })}, false, "a"},
 		{"behind a deny for targets in a country", []Rule{{Name: "d", Country: []string{"de"}}, allow("a")}, false, "a"},
 		{"behind a deny for clients of a country", []Rule{{Name: "d", ClientCountry: []string{"de"}}, allow("a")}, false, "a"},
+		{"for a backend", []Rule{with(allow("a"), func(r *Rule) { r.Backend = []string{"web"} })}, false, ""},
+		{"for any backend, users required, anonymous", []Rule{with(anonymous(allow("a")), func(r *Rule) { r.Backend = []string{"*"} })}, true, ""},
+		{"for a backend, and half of all clients for anything", []Rule{with(allow("a"), func(r *Rule) { r.Backend = []string{"web"} }), allow("b", "0.0.0.0/1")}, false, ""},
+		{"behind an allow for backends", []Rule{with(allow("a"), func(r *Rule) { r.Backend = []string{"*"} }), allow("b")}, false, "b"},
+		{"behind a deny for backends", []Rule{{Name: "d", Backend: []string{"*"}}, allow("a")}, false, "a"},
 		{"for another listener", []Rule{with(allow("a"), func(r *Rule) { r.Listener = []string{"other"} })}, false, ""},
 		{"for this listener", []Rule{with(allow("a"), func(r *Rule) { r.Listener = []string{"other", "main"} })}, false, "a"},
 		{"behind a deny for another listener", []Rule{{Name: "d", Listener: []string{"other"}}, allow("a")}, false, "a"},
@@ -90,6 +95,8 @@ func TestAdmitsAnonymous(t *testing.T) {
 		{"other protocol", []Rule{{Action: Allow, Protocol: []string{"tls"}}}, false, false},
 		{"other listener", []Rule{{Action: Allow, Listener: []string{"other"}}}, false, false},
 		{"user", []Rule{{Action: Allow, User: star}}, false, false},
+		{"backend", []Rule{{Action: Allow, Backend: star}}, false, false},
+		{"behind a deny for backends", []Rule{{Backend: star}, {Action: Allow}}, false, true},
 		{"some target", []Rule{{Action: Allow, Target: []string{"example.com"}}}, false, true},
 		{"some time", []Rule{{Action: Allow, Time: "Mon"}}, false, true},
 		{"behind a deny", []Rule{{}, {Action: Allow}}, false, false},
@@ -115,7 +122,7 @@ func TestAdmitsAnonymous(t *testing.T) {
 func TestAdmitsAnonymousNeverSaysNoWrongly(t *testing.T) {
 	admitted := 0
 	eachRandom(t, func(_ *rand.Rand, rules []Rule, _ bool, p *Policy, q Request, addrs []netip.Addr) {
-		q.Identity, q.Groups = "", nil
+		q.Identity, q.Groups, q.Backend = "", nil, ""
 		for _, a := range addrs {
 			if p.DecideAddr(located(q, a), a).Action != Allow {
 				continue
@@ -148,7 +155,7 @@ func TestOpenToNeverSaysNoWrongly(t *testing.T) {
 		for _, list := range clients {
 			all := true
 			for _, c := range list {
-				q.Client, q.Identity, q.Groups = c, "", nil
+				q.Client, q.Identity, q.Groups, q.Backend = c, "", nil, ""
 				d, _ := p.Decide(q)
 				all = all && d.Action == Allow
 			}

@@ -17,6 +17,7 @@ type rule struct {
 	group         words
 	protocol      words
 	listener      words
+	backend       words
 	target        targets
 	port          ports
 	method        words
@@ -52,6 +53,7 @@ const (
 	keyNone key = iota
 	keyProtocol
 	keyListener
+	keyBackend
 	keyMethod
 	keyPort
 	keyClient
@@ -67,7 +69,7 @@ const (
 // String returns the key as the configuration spells it.
 func (k key) String() string {
 	return [...]string{
-		"", "protocol", "listener", "method", "port", "client", "client_port", "client_country", "user", "group", "time", "target", "country",
+		"", "protocol", "listener", "backend", "method", "port", "client", "client_port", "client_country", "user", "group", "time", "target", "country",
 	}[k]
 }
 
@@ -106,6 +108,8 @@ func (r *rule) missedKey(q *query) key {
 		return keyProtocol
 	case r.listener.named() && !r.listener.contains(q.Listener):
 		return keyListener
+	case r.backend.named() && (q.Backend == "" || !r.backend.contains(q.Backend)):
+		return keyBackend
 	case !r.matchesMethod(q.Method):
 		return keyMethod
 	case len(r.port) > 0 && !q.anyPort && !r.port.contains(q.Target.Port()):

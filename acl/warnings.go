@@ -116,7 +116,7 @@ func some(list []string) string {
 // coversRequests reports whether r matches whatever o matches, the identity apart.
 // It may say no where the answer is yes, never the other way round.
 func (r *rule) coversRequests(o *rule) bool {
-	return r.protocol.covers(&o.protocol) && r.listener.covers(&o.listener) && r.method.covers(&o.method) &&
+	return r.protocol.covers(&o.protocol) && r.listener.covers(&o.listener) && r.coversBackends(o) && r.method.covers(&o.method) &&
 		r.port.covers(o.port) && r.clientPort.covers(o.clientPort) &&
 		(r.client.empty() || !o.client.empty() && r.client.covers(&o.client)) &&
 		r.clientCountry.covers(&o.clientCountry) && r.country.covers(&o.country) &&
@@ -134,6 +134,11 @@ func (r *rule) coversUsers(o *rule) bool {
 		return false
 	}
 	return r.user.covers(&o.user) && r.group.covers(&o.group)
+}
+
+// coversBackends is for lists of which "*" is not everything: what is handed to no backend matches no list.
+func (r *rule) coversBackends(o *rule) bool {
+	return !r.backend.named() || o.backend.named() && r.backend.covers(&o.backend)
 }
 
 func (w *words) covers(o *words) bool {

@@ -75,6 +75,7 @@ func checkMatchers(errs *faults, p *place, r Rule, known knownNames) {
 	checkNames(errs, p.key("group"), "group", r.Group, known.groups)
 	checkNames(errs, p.key("protocol"), "protocol", r.Protocol, known.rows)
 	checkNames(errs, p.key("listener"), "listener", r.Listener, known.listeners)
+	checkNames(errs, p.key("backend"), "backend", r.Backend, known.backends)
 	for i, t := range r.Target {
 		if err := checkTarget(t); err != nil {
 			errs.add(p.key("target").at(i), err)

@@ -147,6 +147,7 @@ type Rule struct {
 	Group      []string    `toml:"group" reload:"live"`
 	Protocol   []string    `toml:"protocol" reload:"live"`
 	Listener   []string    `toml:"listener" reload:"live"`
+	Backend    []string    `toml:"backend" reload:"live"` // [backend.NAME]s: only what is handed to one of them matches
 	// Target holds names, patterns, addresses and prefixes. Package acl judges
 	// names, patterns and Time; here only what needs a hint of its own is refused.
 	Target    []string    `toml:"target" reload:"live"`

@@ -123,6 +123,7 @@ client = []
 group = ["staf"]
 listener = ["mian"]
 protocol = ["sock5"]
+backend = ["wbe", "*"]
 [[rule]]
 action = "deny"
 target = ["", "list:ads", "https://example.com/", "10.1.2.3/8", "*.example.com"]
@@ -139,6 +140,7 @@ protocol = ["*"]
 			`f.toml: rule[1].group[0] (the 2nd [[rule]], "x"): there is no group "staf": did you mean "staff"?`,
 			`f.toml: rule[1].protocol[0] (the 2nd [[rule]], "x"): there is no protocol "sock5": did you mean "socks5"?`,
 			`f.toml: rule[1].listener[0] (the 2nd [[rule]], "x"): there is no listener "mian": did you mean "main"?`,
+			`f.toml: rule[1].backend[0] (the 2nd [[rule]], "x"): there is no backend "wbe"`,
 			`f.toml: rule[2].user[0] (the 3rd [[rule]]): the name is empty: remove it`,
 			`f.toml: rule[2].target[0] (the 3rd [[rule]]): the target is empty: remove it`,
 			`f.toml: rule[2].target[1] (the 3rd [[rule]]): "list:ads": lists are not supported by this version of polyport: write the names themselves`,

@@ -207,7 +207,7 @@ func policyOptions(f *config.File) acl.Options {
 
 func aclRule(r config.Rule) acl.Rule {
 	out := acl.Rule{
-		Name: r.Name, User: r.User, Group: r.Group, Protocol: r.Protocol, Listener: r.Listener,
+		Name: r.Name, User: r.User, Group: r.Group, Protocol: r.Protocol, Listener: r.Listener, Backend: r.Backend,
 		Target: r.Target, Method: r.Method, Time: r.Time, Anonymous: r.Anonymous,
 		Country: r.Country, ClientCountry: r.ClientCountry, Upstream: r.Upstream, Exit: r.Exit,
 		Client: prefixes(r.Client), ClientPort: ports(r.ClientPort), Port: ports(r.Port),
@@ -239,6 +239,10 @@ func refuseOpenProxy(f *config.File, p *acl.Policy) error {
 	if f.AllowOpenProxy {
 		return nil
 	}
+	ours := ""
+	if names := f.BackendNames(); len(names) > 0 {
+		ours = fmt.Sprintf("; if it is about servers of your own alone, write backend = [%q] into it", names[0])
+	}
 	var errs *multierror.Error
 	for _, name := range f.ListenerNames() {
 		if f.Listen[name].Loopback() {
@@ -247,8 +251,8 @@ func refuseOpenProxy(f *config.File, p *acl.Policy) error {
 		if rule, open := p.OpenTo(name, f.RequireUser(name)); open {
 			errs = multierror.Append(errs, fmt.Errorf(
 				"listen.%s: rule %q would let anyone who can reach this port use it without a user: %w. "+
-					"Name who may, for instance client = [\"192.168.0.0/16\"] in that rule, or set up users with [auth] htpasswd; "+
-					"if the whole network is really meant, write allow_open_proxy = true (or --allow-open-proxy)", name, rule, errOpenProxy))
+					"Name who may, for instance client = [\"192.168.0.0/16\"] in that rule, or set up users with [auth] htpasswd%s; "+
+					"if the whole network is really meant, write allow_open_proxy = true (or --allow-open-proxy)", name, rule, errOpenProxy, ours))
 		}
 	}
 	return errs.ErrorOrNil()

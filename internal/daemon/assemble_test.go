@@ -69,6 +69,8 @@ func TestOpenProxyIsRefused(t *testing.T) {
 		{"users who need not be", onNetwork + "require_user = false\n[auth]\nhtpasswd = \"u\"\n" + allowAll, true},
 		{"another listener is meant", onNetwork + "[listen.inside]\naddress = [\"127.0.0.1:0\"]\n" + allowAll + "listener = [\"inside\"]\n", false},
 		{"some targets only", onNetwork + allowAll + "target = [\"example.com\"]\n", true},
+		{"a backend only", onNetwork + "[backend.web]\nservers = [\"10.0.0.1:80\"]\n" + allowAll + "backend = [\"web\"]\n", false},
+		{"a backend, and everything", onNetwork + "[backend.web]\nservers = [\"10.0.0.1:80\"]\n[[rule]]\nname = \"site\"\naction = \"allow\"\nbackend = [\"web\"]\n" + allowAll, true},
 		{"meant", "allow_open_proxy = true\n" + onNetwork + allowAll, false},
 	}
 	for _, tt := range tests {

@@ -33,6 +33,7 @@ type Question struct {
 	Method   string // "" is what the row would say
 	Listener string // "" is the first one
 	Target   string // "host:port"; "" is fine for rows whose clients cannot say
+	Site     bool   // Target is asked for in origin-form, as visitors of a web site do; the row is http
 	At       time.Time
 }
 
@@ -47,6 +48,11 @@ var (
 // rules are asked about them. A nil backend is the target itself.
 type router interface {
 	Route(t target.Target) (asked target.Target, b *upstream.Backend, err error)
+}
+
+// siteFinder is a Handler that hands what visitors of a site ask for to a backend; nil for a target that is no site.
+type siteFinder interface {
+	Site(t target.Target) *upstream.Backend
 }
 
 // Explain prints which rule decides a question, and why, by name and for each
@@ -76,6 +82,9 @@ func Explain(ctx context.Context, o Options, q Question, w io.Writer) error {
 
 // explain answers q by what a and dialer would do.
 func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.Dialer, q Question, w io.Writer) error {
+	if q.Site {
+		q.Protocol = "http"
+	}
 	handler, err := a.handler(&q)
 	if err != nil {
 		return err
@@ -98,6 +107,9 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 		fmt.Fprintf(w, "%s: refused before any rule is asked: listen.%s does not serve %s\n", cmp.Or(q.Target, q.Protocol), r.Listener, r.Protocol)
 		return ErrDenied
 	}
+	if q.Site {
+		return a.explainSite(ctx, handler, dialer, r, w)
+	}
 	if rt, ok := handler.(router); ok {
 		asked, b, err := rt.Route(r.Target)
 		if err != nil {
@@ -105,8 +117,7 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 			return ErrDenied
 		}
 		if r.Target = asked; b != nil {
-			_, err = dialer.AuthorizeBackend(ctx, r, b)
-			return explainBackend(w, a.policy, r, b, err)
+			return a.explainBackend(ctx, dialer, r, b, w)
 		}
 	}
 	if !r.Target.IsValid() {
@@ -143,9 +154,24 @@ func (a *assembly) handler(q *Question) (session.Handler, error) {
 	return nil, fmt.Errorf("there is no protocol %q; there are %s", q.Protocol, strings.Join(names, ", "))
 }
 
-// explainBackend is the answer for what is handed to a backend, which err refuses unless it is nil.
-func explainBackend(w io.Writer, p *acl.Policy, r acl.Request, b *upstream.Backend, err error) error {
-	e := p.ExplainName(r)
+// explainSite is the answer for what visitors of a site ask for.
+func (a *assembly) explainSite(ctx context.Context, h session.Handler, dialer *egress.Dialer, r acl.Request, w io.Writer) error {
+	if !r.Target.IsValid() {
+		return ErrNoTarget
+	}
+	if f, ok := h.(siteFinder); ok {
+		if b := f.Site(r.Target); b != nil {
+			return a.explainBackend(ctx, dialer, r, b, w)
+		}
+	}
+	return fmt.Errorf("%s is in the hosts of no [site.NAME]: leave --site out to ask about the proxy", r.Target.Host())
+}
+
+// explainBackend is the answer for what is handed to a backend.
+func (a *assembly) explainBackend(ctx context.Context, dialer *egress.Dialer, r acl.Request, b *upstream.Backend, w io.Writer) error {
+	_, err := dialer.AuthorizeBackend(ctx, r, b)
+	r.Backend = b.Name()
+	e := a.policy.ExplainName(r)
 	printQuestion(w, r, answer(egress.Explanation{Final: e.Decision, Err: err}))
 	fmt.Fprintln(w, "\nby name alone, since a backend gets it:")
 	printSteps(w, e)

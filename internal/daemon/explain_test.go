@@ -63,6 +63,11 @@ silent_to = "ssh"
 servers = ["10.0.0.1:22", "10.0.0.2:22"]
 [backend.git]
 servers = ["10.0.0.3:443"]
+[backend.web]
+servers = ["10.0.0.4:80"]
+[site.blog]
+hosts   = ["www.example.com"]
+backend = "web"
 [protocols.raw.ssh]
 prefix  = ["SSH-"]
 backend = "ssh"
@@ -78,6 +83,11 @@ name     = "servers of our own"
 action   = "allow"
 protocol = ["ssh", "tls"]
 target   = ["ssh", "*.git.example.com"]
+[[rule]]
+name    = "visitors"
+action  = "allow"
+backend = ["web"]
+method  = ["GET", "HEAD"]
 `
 
 const explainBindFile = `
@@ -135,6 +145,9 @@ func TestExplain(t *testing.T) {
 		{"routed silence", Question{Client: anybody, Protocol: "silent"}, ErrDenied},
 		{"routed name", Question{Client: anybody, Protocol: "tls", Target: "a.git.example.com:443"}, nil},
 		{"routed name that has no route", Question{Client: anybody, Protocol: "tls", Target: "example.com:443"}, ErrDenied},
+		{"routed site", Question{Client: anybody, Site: true, Target: "www.example.com:80"}, nil},
+		{"routed site by another method", Question{Client: anybody, Site: true, Method: "PUT", Target: "www.example.com:80"}, ErrDenied},
+		{"routed name of a site by the proxy", Question{Client: anybody, Protocol: "http", Target: "www.example.com:80"}, ErrDenied},
 		{"routed no name", Question{Client: anybody, Protocol: "tls"}, ErrDenied},
 		{"routed listener that does not serve it", Question{Client: anybody, Protocol: "ssh", Listener: "web"}, ErrDenied},
 		{"allowed", Question{Client: netip.MustParseAddr("10.2.3.4"), Listener: "out", Target: "192.0.32.7:443"}, nil},
@@ -199,6 +212,8 @@ func TestExplainFaults(t *testing.T) {
 	}{
 		{"no target", Options{Path: path}, Question{}, "names no target"},
 		{"no port", Options{Path: path}, Question{Target: "example.com"}, "it has no port"},
+		{"no such site", Options{Path: path}, Question{Target: "www.example.com:80", Site: true}, "www.example.com is in the hosts of no [site.NAME]"},
+		{"a site without a target", Options{Path: path}, Question{Site: true}, "names no target"},
 		{"no such listener", Options{Path: path}, Question{Target: "192.0.32.7:80", Listener: "mian"}, `there is no listener "mian"; there are main`},
 		{"no such protocol", Options{Path: path}, Question{Target: "192.0.32.7:80", Protocol: "socks"}, `there is no protocol "socks"; there are http, connect, socks4, socks5, tls`},
 		{"no such file", Options{Path: path + "x"}, Question{Target: "192.0.32.7:80"}, "there is no file"},

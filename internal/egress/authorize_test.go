@@ -319,6 +319,8 @@ func TestAuthorizeBackend(t *testing.T) {
 		rule   string
 	}{
 		{"the guard does not look at a backend", []acl.Rule{allowAll}, target.Name("ssh"), "", nil, "all"},
+		{"by backend", []acl.Rule{{Name: "other", Action: acl.Deny, Backend: []string{"git"}}, {Name: "one", Action: acl.Allow, Backend: []string{"ssh"}}}, target.Name("ssh"), "", nil, "one"},
+		{"of another backend", []acl.Rule{{Name: "other", Action: acl.Allow, Backend: []string{"git"}}}, target.Name("ssh"), RequestDenied, ErrDenied, ""},
 		{"by protocol", []acl.Rule{{Name: "raw", Action: acl.Allow, Protocol: []string{"connect"}}}, target.Name("ssh"), "", nil, "raw"},
 		{"by SNI", []acl.Rule{{Name: "git", Action: acl.Allow, Target: []string{"git.example.com"}}}, to(t, "git.example.com:443").Target, "", nil, "git"},
 		{"a rule for addresses does not match", []acl.Rule{{Name: "net", Action: acl.Deny, Target: []string{"0.0.0.0/0", "::/0"}}, allowAll}, to(t, "git.example.com:443").Target, "", nil, "all"},

@@ -26,7 +26,7 @@ func (d *Dialer) AuthorizeBackend(_ context.Context, r acl.Request, b *upstream.
 	if b == nil {
 		return nil, &Error{Reason: DestinationUnavailable, Target: r.Target, Err: errNoServer}
 	}
-	r.ClientCountry = d.Country(r.Client)
+	r.ClientCountry, r.Backend = d.Country(r.Client), b.Name()
 	dec := d.policy.DecideName(r)
 	if dec.Action != acl.Allow {
 		return nil, refusal(r.Target, dec)

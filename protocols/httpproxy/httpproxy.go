@@ -14,6 +14,8 @@ import (
 	"fmt"
 
 	"polyport/internal/session"
+	"polyport/internal/target"
+	"polyport/internal/upstream"
 	"polyport/mux"
 	"polyport/protocols/spec"
 )
@@ -76,6 +78,14 @@ func (h *handler) ServeSession(ctx context.Context, s *session.Session) error {
 		}
 	}()
 	return c.serve(ctx)
+}
+
+// Site returns the backend that requests in origin-form for a host are handed to; nil if it is no site's.
+func (h *handler) Site(t target.Target) *upstream.Backend {
+	if st := h.sites.find(t); st != nil {
+		return st.backend
+	}
+	return nil
 }
 
 // Retire implements session.Retirer: it closes the idle connections to origins.
