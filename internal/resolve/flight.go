@@ -157,7 +157,11 @@ func (r *Resolver) run(ctx context.Context, f *flight, host string) {
 func (r *Resolver) settle(ctx context.Context, host string, a answer, err error) *entry {
 	addrs := sanitise(r.family.arrange(a.addrs))
 	if err == nil && len(addrs) > 0 {
-		return &entry{addrs: addrs, life: min(max(a.ttl, r.minimum), r.maximum)}
+		life := min(max(a.ttl, r.minimum), r.maximum)
+		if a.half {
+			life = min(life, failureTTL)
+		}
+		return &entry{addrs: addrs, life: life}
 	}
 	e := failure(host, err)
 	switch {

@@ -43,6 +43,7 @@ const (
 type answer struct {
 	addrs []netip.Addr
 	ttl   time.Duration
+	half  bool // the other address family failed or is late: more may be found soon
 }
 
 // source looks up one valid name in normal form. Its errors are *Error.

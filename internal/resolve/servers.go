@@ -14,8 +14,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolutionDelay is how long the second address family is waited for once the
-// first has given addresses (RFC 8305 section 3).
+// resolutionDelay is how long IPv6 addresses are waited for once there are IPv4 ones (RFC 8305
+// section 3). Of the reverse the RFC has no need, since there what comes late joins the race.
+// Here it does not, and without IPv4 many a machine has nothing that it can reach: IPv4 is
+// waited for as long as one query may take.
 const resolutionDelay = 50 * time.Millisecond
 
 // rounds is how often each server is asked.
@@ -141,14 +143,17 @@ func (s *servers) both(ctx context.Context, host string) (answer, error) {
 	if h.err != nil || len(h.addrs) == 0 {
 		return merge(h, <-halves)
 	}
-	delay := time.NewTimer(resolutionDelay)
+	patience := resolutionDelay
+	if h.addrs[0].Is6() {
+		patience = s.try
+	}
+	delay := time.NewTimer(patience)
 	defer delay.Stop()
 	select {
 	case other := <-halves:
 		return merge(h, other)
 	case <-delay.C:
-		// Kept for a short time only: the other family may be well again soon.
-		h.ttl = min(h.ttl, failureTTL)
+		h.half = true
 		return h.answer, nil
 	}
 }
@@ -163,9 +168,7 @@ func merge(a, b half) (answer, error) {
 		a, b = b, a
 	}
 	if len(a.addrs) > 0 {
-		if b.err != nil && !errors.Is(b.err, ErrNotFound) {
-			a.ttl = min(a.ttl, failureTTL)
-		}
+		a.half = b.err != nil && !errors.Is(b.err, ErrNotFound)
 		return a.answer, nil
 	}
 	if a.err == nil || errors.Is(a.err, ErrNotFound) && b.err != nil {
