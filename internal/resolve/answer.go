@@ -3,6 +3,7 @@ package resolve
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -22,8 +23,11 @@ func readAnswer(m *dns.Msg, host string, qtype uint16) (answer, error) {
 	default:
 		return answer{}, said(m, rcodeName(m.Rcode))
 	}
+	if isReferral(m) {
+		return answer{}, said(m, "it refers to other servers instead of asking them")
+	}
 	name, ttl := dns.CanonicalName(host), uint32(1<<31-1) // RFC 2181 section 8
-	for range maxAliases {
+	for range maxAliases + 1 {
 		alias, life, ok := aliasOf(m, name)
 		if !ok {
 			return addressesOf(m, host, name, qtype, ttl)
@@ -31,6 +35,18 @@ func readAnswer(m *dns.Msg, host string, qtype uint16) (answer, error) {
 		name, ttl = alias, min(ttl, life)
 	}
 	return answer{}, fmt.Errorf("its CNAME records go round in a circle, or on for more than %d", maxAliases)
+}
+
+// isReferral reports whether a server that does not recurse only names others that may know
+// (RFC 2308 section 2.2), which says nothing of the name.
+func isReferral(m *dns.Msg) bool {
+	if m.Authoritative || m.RecursionAvailable || len(m.Answer) > 0 {
+		return false
+	}
+	has := func(t uint16) bool {
+		return slices.ContainsFunc(m.Ns, func(rr dns.RR) bool { return rr.Header().Rrtype == t })
+	}
+	return has(dns.TypeNS) && !has(dns.TypeSOA)
 }
 
 // aliasOf finds the CNAME record of name.

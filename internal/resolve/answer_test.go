@@ -40,11 +40,11 @@ func TestReadAnswerFollowsAliases(t *testing.T) {
 		}
 		return append(records, name(n)+" 60 A 192.0.2.1")
 	}
-	if _, err := readAnswer(message(q, dns.RcodeSuccess, chain(maxAliases-1)...), "n0.example", dns.TypeA); err != nil {
-		t.Errorf("a chain of %d aliases: %v", maxAliases-1, err)
+	if _, err := readAnswer(message(q, dns.RcodeSuccess, chain(maxAliases)...), "n0.example", dns.TypeA); err != nil {
+		t.Errorf("a chain of %d aliases: %v", maxAliases, err)
 	}
-	if _, err := readAnswer(message(q, dns.RcodeSuccess, chain(maxAliases)...), "n0.example", dns.TypeA); err == nil {
-		t.Errorf("a chain of %d aliases was followed", maxAliases)
+	if _, err := readAnswer(message(q, dns.RcodeSuccess, chain(maxAliases+1)...), "n0.example", dns.TypeA); err == nil {
+		t.Errorf("a chain of %d aliases was followed", maxAliases+1)
 	}
 }
 

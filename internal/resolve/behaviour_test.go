@@ -53,6 +53,12 @@ var behaviours = []struct {
 	{name: "nothing", h: func(w dns.ResponseWriter, q *dns.Msg) {
 		reply(w, q, dns.RcodeSuccess)
 	}, kind: ErrNotFound},
+	{name: "a referral", h: func(w dns.ResponseWriter, q *dns.Msg) {
+		m := message(q, dns.RcodeSuccess)
+		m.RecursionAvailable = false
+		m.Ns = []dns.RR{&dns.NS{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeNS, Class: dns.ClassINET, Ttl: 60}, Ns: "a.root-servers.net."}}
+		w.WriteMsg(m)
+	}, kind: ErrServer, says: "refers to other servers"},
 	{name: "NXDOMAIN", h: func(w dns.ResponseWriter, q *dns.Msg) {
 		reply(w, q, dns.RcodeNameError)
 	}, kind: ErrNotFound, says: "NXDOMAIN"},
