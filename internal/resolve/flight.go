@@ -20,18 +20,23 @@ type flight struct {
 // errNoTurn says that all slots were taken for too long.
 var errNoTurn = errors.New("too many names are being looked up at once")
 
-// miss answers what the cache cannot. patience is how long it waits for a turn.
-func (r *Resolver) miss(ctx context.Context, asker netip.Addr, host string, patience time.Duration) ([]netip.Addr, error) {
+// miss answers what the cache cannot. It waits for a turn no longer than for a look-up.
+func (r *Resolver) miss(ctx context.Context, asker netip.Addr, host string) ([]netip.Addr, error) {
 	if f := r.joinRunning(host); f != nil {
 		return r.wait(ctx, host, f)
 	}
-	until := time.Now().Add(patience)
+	until := time.Now().Add(r.timeout)
 	share := r.shares.of(asker)
 	if err := r.acquire(ctx, host, share.slots, until); err != nil {
 		r.shares.leave(share, false)
 		return nil, err
 	}
 	defer r.shares.leave(share, true)
+	return r.inTurn(ctx, host, until)
+}
+
+// inTurn is miss for who has a slot of a share.
+func (r *Resolver) inTurn(ctx context.Context, host string, until time.Time) ([]netip.Addr, error) {
 	f, err := r.join(host, false)
 	if f == nil && err == nil {
 		if err := r.acquire(ctx, host, r.slots, until); err != nil {

@@ -25,28 +25,37 @@ type renewal struct {
 	err   error
 }
 
-// renew begins a renewal of host in the name of asker, or joins the one that runs. It is
-// nil if too many run, or the Resolver is closed. patience is how long it waits for a turn.
-func (r *Resolver) renew(asker netip.Addr, host string, patience time.Duration) *renewal {
+// renewing returns the renewal of host that runs; nil for none.
+func (r *Resolver) renewing(host string) *renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := r.renewals[host]; n != nil {
+	return r.renewals[host]
+}
+
+// renew begins a renewal of host, or joins the one that runs. It is nil if too many run, or the
+// Resolver is closed. The caller has a slot of share, which the renewal keeps or gives back: it
+// holds one for as long as it is known, lest an asker without any makes others wait for his.
+// patience is how long it waits for a turn.
+func (r *Resolver) renew(share *share, host string, patience time.Duration) *renewal {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.renewals[host]
+	if n != nil || r.closed || len(r.renewals) >= cap(r.slots) {
+		r.shares.leave(share, true)
 		return n
 	}
-	if r.closed || len(r.renewals) >= cap(r.slots) {
-		return nil
-	}
-	n := &renewal{began: time.Now(), done: make(chan struct{})}
+	n = &renewal{began: time.Now(), done: make(chan struct{})}
 	r.renewals[host] = n
 	r.running.Add(1)
-	go r.runRenewal(n, asker, host, patience)
+	go r.runRenewal(n, share, host, patience)
 	return n
 }
 
 // runRenewal makes the look-up of a renewal.
-func (r *Resolver) runRenewal(n *renewal, asker netip.Addr, host string, patience time.Duration) {
+func (r *Resolver) runRenewal(n *renewal, share *share, host string, patience time.Duration) {
 	defer r.running.Done()
-	n.addrs, n.err = r.miss(r.ctx, asker, host, patience)
+	n.addrs, n.err = r.inTurn(r.ctx, host, time.Now().Add(patience))
+	r.shares.leave(share, true)
 	if patience == 0 && !errors.Is(n.err, errNoTurn) {
 		r.prefetched.Add(1)
 	}
@@ -56,16 +65,37 @@ func (r *Resolver) runRenewal(n *renewal, asker netip.Addr, host string, patienc
 	close(n.done)
 }
 
-// prefetch looks up a name that is about to run out, if there is a turn for it at once.
-func (r *Resolver) prefetch(asker netip.Addr, host string) {
-	r.renew(asker, host, 0)
+// prefetch looks up a name that is about to run out, if there is a turn for it at once. It
+// reports whether the next asker need not try.
+func (r *Resolver) prefetch(asker netip.Addr, host string) bool {
+	share := r.shares.of(asker)
+	select {
+	case share.slots <- struct{}{}:
+		return r.renew(share, host, 0) != nil
+	default:
+		r.shares.leave(share, false)
+		return false
+	}
 }
 
 // revalidate answers with what has run out, unless a look-up gives better in time. That
 // there is no such name is better; that the servers fail is not.
 func (r *Resolver) revalidate(ctx context.Context, asker netip.Addr, host string, e *entry) ([]netip.Addr, error) {
-	if n := r.renew(asker, host, r.timeout); n != nil {
-		late := time.NewTimer(time.Until(n.began.Add(clientResponse)))
+	until := staleFrom(ctx)
+	n := r.renewing(host)
+	if n == nil {
+		share := r.shares.of(asker)
+		if err := r.acquire(ctx, host, share.slots, until); err == nil {
+			n = r.renew(share, host, r.timeout)
+		} else if r.shares.leave(share, false); ctx.Err() != nil {
+			return nil, err
+		}
+	}
+	if n != nil {
+		if began := n.began.Add(clientResponse); began.Before(until) {
+			until = began
+		}
+		late := time.NewTimer(time.Until(until))
 		defer late.Stop()
 		select {
 		case <-n.done:
@@ -81,14 +111,23 @@ func (r *Resolver) revalidate(ctx context.Context, asker netip.Addr, host string
 	return e.addrs, nil
 }
 
+// staleFrom is when a client that asks now gets what has run out: while there is time to use it.
+func staleFrom(ctx context.Context) time.Time {
+	wait := clientResponse
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)/2)
+	}
+	return time.Now().Add(wait)
+}
+
 // keep puts the outcome of a look-up into the cache. A failure does not displace an
 // answer that is still of use.
 func (r *Resolver) keep(host string, e *entry) {
 	now := time.Now()
 	notFound := e.err != nil && e.err.Kind == ErrNotFound
 	switch {
-	case e.life <= 0 && notFound:
-		r.cache.drop(host)
+	case e.life <= 0 && (e.err == nil || notFound):
+		r.cache.drop(host) // what was kept before is no longer true
 	case e.life <= 0:
 	case e.err != nil && !notFound && r.cache.prolong(host, now):
 	default:

@@ -153,9 +153,9 @@ func TestStaleAskerLeaves(t *testing.T) {
 		r.Lookup(t.Context(), netip.Addr{}, "a.example")
 		time.Sleep(oldAnswer.ttl)
 		s.set(time.Second, newAnswer, nil)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		if _, err := r.Lookup(ctx, netip.Addr{}, "a.example"); !errors.Is(err, context.DeadlineExceeded) {
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Millisecond, cancel)
+		if _, err := r.Lookup(ctx, netip.Addr{}, "a.example"); !errors.Is(err, context.Canceled) {
 			t.Errorf("Lookup = %v, want the end of its context", err)
 		}
 		time.Sleep(time.Second)
@@ -194,6 +194,80 @@ func TestRenewalsAreBounded(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// An answer that must not be kept still ends the one before it.
+func TestStaleOfAnEarlierAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{a: oldAnswer}
+		r := withSource(t, Options{ServeStale: time.Hour, MinimumTTL: -1}, s.lookup)
+		play(t, r, s, []step{{0, "192.0.2.1", nil, 0, 1}})
+		time.Sleep(oldAnswer.ttl)
+		s.set(0, answer{addrs: newAnswer.addrs}, nil)
+		play(t, r, s, []step{{0, "192.0.2.2", nil, 0, 2}})
+		s.set(0, answer{}, &Error{Kind: ErrServer})
+		play(t, r, s, []step{{0, "", ErrServer, 0, 3}})
+	})
+}
+
+// Who has less time than a fresh answer is waited for gets the old one while it is of use.
+func TestStaleBeforeTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{a: oldAnswer}
+		r := withSource(t, Options{ServeStale: time.Hour}, s.lookup)
+		play(t, r, s, []step{{0, "192.0.2.1", nil, 0, 1}})
+		time.Sleep(oldAnswer.ttl)
+		s.set(time.Hour, answer{}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		got, err := r.Lookup(ctx, netip.Addr{}, "a.example")
+		if took := time.Since(start); err != nil || got[0] != oldAnswer.addrs[0] || took != time.Second/2 {
+			t.Errorf("Lookup = %v, %v after %v, want the old address after half the time", got, err, took)
+		}
+	})
+}
+
+// A client whose look-ups all hang has names renewed by no one, and keeps nobody else from doing it.
+func TestHangingNamesOfOneAskerLeaveRenewalsToOthers(t *testing.T) {
+	hostile, other := netip.MustParseAddr("192.0.2.66"), netip.MustParseAddr("192.0.2.7")
+	for name, asked := range map[string]time.Duration{"what has run out": oldAnswer.ttl, "what is about to": 9*time.Second + 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &script{a: oldAnswer}
+				r := withSource(t, Options{ServeStale: time.Hour, LookupsPerAsker: 1}, func(ctx context.Context, host string) (answer, error) {
+					if host == "hang.example" {
+						<-ctx.Done()
+						return answer{}, systemError(host, ctx.Err())
+					}
+					return s.lookup(ctx, host)
+				})
+				begin := time.Now()
+				for range 3 {
+					r.Lookup(t.Context(), netip.Addr{}, "a.example")
+				}
+				s.set(0, newAnswer, nil)
+				time.Sleep(time.Until(begin.Add(asked)))
+				go r.Lookup(t.Context(), hostile, "hang.example")
+				synctest.Wait()
+				go r.Lookup(t.Context(), hostile, "a.example")
+				synctest.Wait()
+				start := time.Now()
+				r.Lookup(t.Context(), other, "a.example")
+				synctest.Wait()
+				got, err := r.Lookup(t.Context(), other, "a.example")
+				if took := time.Since(start); err != nil || got[0] != newAnswer.addrs[0] || took != 0 {
+					t.Errorf("Lookup = %v, %v after %v, want the new address at once", got, err, took)
+				}
+				time.Sleep(time.Minute)
+				r.shares.mu.Lock()
+				defer r.shares.mu.Unlock()
+				if n := len(r.shares.by); n != 0 {
+					t.Errorf("%d shares are left, want none", n)
+				}
+			})
+		})
+	}
 }
 
 // After Close what has run out still answers, and nothing is begun.

@@ -143,7 +143,7 @@ func (r *Resolver) Lookup(ctx context.Context, asker netip.Addr, host string) ([
 	if e != nil && now.Before(e.usable) {
 		return r.revalidate(ctx, asker, host, e)
 	}
-	return r.miss(ctx, asker, host, r.timeout)
+	return r.miss(ctx, asker, host)
 }
 
 // hit answers from the cache.
@@ -152,8 +152,8 @@ func (r *Resolver) hit(asker netip.Addr, host string, e *entry, now time.Time) (
 	if e.stale {
 		r.stale.Add(1)
 	}
-	if e.toPrefetch(now) {
-		r.prefetch(asker, host)
+	if e.toPrefetch(now) && !r.prefetch(asker, host) {
+		e.prefetched.Store(false)
 	}
 	return e.result()
 }
