@@ -44,8 +44,13 @@ func checkDNSValues(errs *faults, p *place, d DNS) {
 
 // checkNamedAddrs judges a table of names with their addresses.
 func checkNamedAddrs(errs *faults, p *place, names map[string][]Addr) {
+	seen := make(map[string]string, len(names)) // in lower case, as it is written
 	for _, name := range sortedKeys(names) {
-		here := p.key(name)
+		here, plain := p.key(name), strings.ToLower(strings.TrimSuffix(name, "."))
+		if other, ok := seen[plain]; ok {
+			errs.addf(here, "this is the same name as %s: remove one", quote(other))
+		}
+		seen[plain] = name
 		if strings.HasPrefix(name, "[") {
 			errs.addf(here, "this is an address and not a name")
 		} else if err := checkHost(name); err != nil {

@@ -30,7 +30,7 @@ type Server struct {
 	// Name is what the certificate of a TLS or HTTPS server must be for, and the Host of
 	// HTTPS. Empty means the address itself.
 	Name string
-	// Path is that of HTTPS. Empty means /dns-query.
+	// Path is that of HTTPS, escaped as in a URL. Empty means /dns-query.
 	Path string
 }
 

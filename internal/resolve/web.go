@@ -73,6 +73,9 @@ func webURL(s Server) string {
 	if u.Path == "" {
 		u.Path = defaultPath
 	}
+	if plain, err := url.PathUnescape(s.Path); err == nil && s.Path != "" {
+		u.Path, u.RawPath = plain, s.Path // what is escaped stays so
+	}
 	if len(s.Addrs) == 0 {
 		return u.String()
 	}

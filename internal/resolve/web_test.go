@@ -269,12 +269,14 @@ func TestWebCertificate(t *testing.T) {
 
 func TestWebURL(t *testing.T) {
 	for want, s := range map[string]Server{
-		"https://dns.example/dns-query":      {Name: "dns.example", Addrs: addrPorts("192.0.2.1:443")},
-		"https://dns.example:8443/q":         {Name: "dns.example.", Path: "/q", Addrs: addrPorts("[2001:db8::1]:8443")},
-		"https://192.0.2.1/dns-query":        {Addrs: addrPorts("192.0.2.1:443")},
-		"https://[2001:db8::1]:53/dns-query": {Addrs: addrPorts("[2001:db8::1]:53", "192.0.2.1:53")},
-		"https://[fe80::1]/dns-query":        {Addrs: addrPorts("[fe80::1%lo]:443")},
-		"https://nowhere.example/dns-query":  {Name: "nowhere.example"},
+		"https://dns.example/dns-query":       {Name: "dns.example", Addrs: addrPorts("192.0.2.1:443")},
+		"https://dns.example:8443/q":          {Name: "dns.example.", Path: "/q", Addrs: addrPorts("[2001:db8::1]:8443")},
+		"https://192.0.2.1/dns-query":         {Addrs: addrPorts("192.0.2.1:443")},
+		"https://[2001:db8::1]:53/dns-query":  {Addrs: addrPorts("[2001:db8::1]:53", "192.0.2.1:53")},
+		"https://[fe80::1]/dns-query":         {Addrs: addrPorts("[fe80::1%lo]:443")},
+		"https://nowhere.example/dns-query":   {Name: "nowhere.example"},
+		"https://dns.example/%7Bkey%7D/a%2Fb": {Name: "dns.example", Path: "/%7Bkey%7D/a%2Fb", Addrs: addrPorts("192.0.2.1:443")},
+		"https://dns.example/100%25":          {Name: "dns.example", Path: "/100%", Addrs: addrPorts("192.0.2.1:443")},
 	} {
 		if got := webURL(s); got != want {
 			t.Errorf("webURL(%+v) = %s, want %s", s, got, want)
