@@ -9,17 +9,6 @@ import (
 // would wait for, and few enough for a hostile name not to cost much.
 const maxAddrs = 16
 
-// network is the network of net.Resolver that asks for the family.
-func (f Family) network() string {
-	switch f {
-	case OnlyIPv4:
-		return "ip4"
-	case OnlyIPv6:
-		return "ip6"
-	}
-	return "ip"
-}
-
 // arrange returns the addresses that the family allows, in the order that it wants.
 func (f Family) arrange(in []netip.Addr) []netip.Addr {
 	if f == Any {

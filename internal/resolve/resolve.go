@@ -97,7 +97,8 @@ func New(o Options) *Resolver {
 	r.cache.stale, r.cache.noPrefetch = max(o.ServeStale, 0), o.NoPrefetch
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	if len(o.Servers) == 0 {
-		r.source = newSystem(o.Family).lookup
+		s := newSystem(o.Family)
+		r.source, r.release = s.lookup, s.close
 	} else {
 		s := newServers(o, r.timeout)
 		r.source, r.release = s.lookup, s.close

@@ -14,12 +14,6 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolutionDelay is how long IPv6 addresses are waited for once there are IPv4 ones (RFC 8305
-// section 3). Of the reverse the RFC has no need, since there what comes late joins the race.
-// Here it does not, and without IPv4 many a machine has nothing that it can reach: IPv4 is
-// waited for as long as one query may take.
-const resolutionDelay = 50 * time.Millisecond
-
 // rounds is how often each server is asked.
 const rounds = 2
 
@@ -27,11 +21,11 @@ const rounds = 2
 type servers struct {
 	list    []*peer
 	mode    Mode
-	want    Family
 	first   atomic.Uint32 // the index of the one that answered last
 	try     time.Duration // for one query to one server
 	hosts   *net.Resolver
-	queries sync.WaitGroup
+	both    families
+	queries sync.WaitGroup // to one of several servers
 }
 
 // peer is one name server.
@@ -51,7 +45,8 @@ type transport interface {
 }
 
 func newServers(o Options, total time.Duration) *servers {
-	s := &servers{mode: o.Mode, want: o.Family, try: min(tryTimeout, total/rounds), hosts: hostsFile()}
+	try := min(tryTimeout, total/rounds)
+	s := &servers{mode: o.Mode, try: try, hosts: hostsFile(), both: families{want: o.Family, try: try}}
 	for _, server := range o.Servers {
 		s.list = append(s.list, newPeer(server, o.RootCAs, s.try))
 	}
@@ -90,6 +85,7 @@ func (noTransport) close() {}
 
 // close closes what is kept of connections. No lookup runs then.
 func (s *servers) close() {
+	s.both.queries.Wait()
 	s.queries.Wait()
 	for _, p := range s.list {
 		p.close()
@@ -104,81 +100,7 @@ func (s *servers) lookup(ctx context.Context, host string) (answer, error) {
 	if addrs, err := s.hosts.LookupNetIP(ctx, "ip", host+"."); err == nil && len(addrs) > 0 {
 		return answer{addrs: addrs, ttl: systemTTL}, nil
 	}
-	return s.both(ctx, host)
-}
-
-// half is the answer for one address family.
-type half struct {
-	answer
-	err error
-}
-
-// types are the record types to ask for.
-func (s *servers) types() []uint16 {
-	switch s.want {
-	case OnlyIPv4:
-		return []uint16{dns.TypeA}
-	case OnlyIPv6:
-		return []uint16{dns.TypeAAAA}
-	}
-	return []uint16{dns.TypeAAAA, dns.TypeA}
-}
-
-// both asks for the address families at once and joins what comes.
-func (s *servers) both(ctx context.Context, host string) (answer, error) {
-	types := s.types()
-	if len(types) == 1 {
-		return s.query(ctx, host, types[0])
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	halves := make(chan half, len(types))
-	for _, qtype := range types {
-		s.queries.Go(func() {
-			a, err := s.query(ctx, host, qtype)
-			halves <- half{a, err}
-		})
-	}
-	h := <-halves
-	if h.err != nil || len(h.addrs) == 0 {
-		return merge(h, <-halves)
-	}
-	patience := resolutionDelay
-	if h.addrs[0].Is6() {
-		patience = s.try
-	}
-	delay := time.NewTimer(patience)
-	defer delay.Stop()
-	select {
-	case other := <-halves:
-		return merge(h, other)
-	case <-delay.C:
-		h.half = true
-		return h.answer, nil
-	}
-}
-
-// merge joins the answers for the two families. Addresses of one count more than
-// an error of the other, and that more than the news that there is none.
-func merge(a, b half) (answer, error) {
-	switch {
-	case len(a.addrs) > 0 && len(b.addrs) > 0:
-		return answer{addrs: append(a.addrs, b.addrs...), ttl: min(a.ttl, b.ttl)}, nil
-	case len(b.addrs) > 0:
-		a, b = b, a
-	}
-	if len(a.addrs) > 0 {
-		a.half = b.err != nil && !errors.Is(b.err, ErrNotFound)
-		return a.answer, nil
-	}
-	if a.err == nil || errors.Is(a.err, ErrNotFound) && b.err != nil {
-		a, b = b, a
-	}
-	var none, other *Error
-	if errors.As(a.err, &none) && none.lives && errors.As(b.err, &other) && other.lives {
-		none.life = min(none.life, other.life)
-	}
-	return answer{}, a.err
+	return s.both.lookup(ctx, func(ctx context.Context, qtype uint16) (answer, error) { return s.query(ctx, host, qtype) })
 }
 
 // query asks for one record type until a server gives an answer.
@@ -216,7 +138,7 @@ func (s *servers) queryAll(ctx context.Context, host string, qtype uint16) (answ
 			for i := 1; i < rounds && !isAnswer(err) && ctx.Err() == nil; i++ {
 				a, err = s.ask(ctx, p, host, qtype)
 			}
-			outcomes <- half{a, err}
+			outcomes <- half{answer: a, err: err}
 		})
 	}
 	var failed error

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/miekg/dns"
 )
 
 // tryTimeout bounds one query to one name server, so that a lost datagram is
@@ -19,14 +21,14 @@ const tryTimeout = 2 * time.Second
 type system struct {
 	dns   *net.Resolver
 	hosts *net.Resolver // knows the hosts file only
-	want  Family
+	both  families
 }
 
 func newSystem(want Family) *system {
 	return &system{
 		dns:   &net.Resolver{PreferGo: true, Dial: dialImpatient},
 		hosts: hostsFile(),
-		want:  want,
+		both:  families{want: want, try: tryTimeout},
 	}
 }
 
@@ -46,12 +48,22 @@ func (s *system) lookup(ctx context.Context, host string) (answer, error) {
 	if a, err, ok := special(ctx, s.hosts, host); ok {
 		return a, err
 	}
-	addrs, err := s.dns.LookupNetIP(ctx, s.want.network(), host+".")
-	if err != nil {
-		return answer{}, systemError(host, err)
-	}
-	return answer{addrs: addrs, ttl: systemTTL}, nil
+	// Asked for both families, net.Resolver would wait for the slower one to the end.
+	return s.both.lookup(ctx, func(ctx context.Context, qtype uint16) (answer, error) {
+		network := "ip4"
+		if qtype == dns.TypeAAAA {
+			network = "ip6"
+		}
+		addrs, err := s.dns.LookupNetIP(ctx, network, host+".")
+		if err != nil {
+			return answer{}, systemError(host, err)
+		}
+		return answer{addrs: addrs, ttl: systemTTL}, nil
+	})
 }
+
+// close waits for what was asked and is not waited for.
+func (s *system) close() { s.both.queries.Wait() }
 
 // special answers the names that no name server is to be asked about.
 func special(ctx context.Context, hosts *net.Resolver, host string) (answer, error, bool) {
@@ -71,16 +83,19 @@ func special(ctx context.Context, hosts *net.Resolver, host string) (answer, err
 // systemError tells the kind of a net.Resolver's error.
 func systemError(host string, err error) *Error {
 	e := &Error{Host: host, Kind: ErrServer, Err: err}
-	var dns *net.DNSError
+	var said *net.DNSError
+	var other *net.AddrError // the hosts file has the name, with addresses of the other family
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Kind = ErrTimeout
-	case errors.As(err, &dns):
-		e.Err = detail(dns)
+	case errors.As(err, &other):
+		e.Kind = ErrNotFound
+	case errors.As(err, &said):
+		e.Err = detail(said)
 		switch {
-		case dns.IsNotFound:
+		case said.IsNotFound:
 			e.Kind = ErrNotFound
-		case dns.IsTimeout:
+		case said.IsTimeout:
 			e.Kind = ErrTimeout
 		}
 	}

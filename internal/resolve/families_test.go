@@ -29,12 +29,16 @@ func TestLateFamily(t *testing.T) {
 				}
 				reply(w, q, dns.RcodeSuccess, "% 1 A "+four, "% 1 AAAA "+six)
 			})
-			r := New(Options{Servers: overUDPFirst(s.addr), MinimumTTL: time.Minute, Timeout: 30 * time.Second})
-			defer r.Close()
-			got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
-			checkLookup(t, got, err, tt.want, nil, "")
-			if e, _ := r.cache.get("a.example", time.Now()); e == nil || e.life != tt.life {
-				t.Errorf("the cache has %+v, want a life of %v", e, tt.life)
+			o := Options{Servers: overUDPFirst(s.addr), MinimumTTL: time.Minute, Timeout: 30 * time.Second}
+			sys := newSystem(Any)
+			sys.dns.Dial = s.dial
+			for name, r := range map[string]*Resolver{"servers": New(o), "system": withSource(t, o, sys.lookup)} {
+				defer r.Close()
+				got, err := r.Lookup(t.Context(), netip.Addr{}, "a.example")
+				checkLookup(t, got, err, tt.want, nil, "")
+				if e, _ := r.cache.get("a.example", time.Now()); e == nil || e.life != tt.life {
+					t.Errorf("the cache of the %s has %+v, want a life of %v", name, e, tt.life)
+				}
 			}
 		})
 	}
