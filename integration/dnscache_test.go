@@ -225,3 +225,25 @@ func TestSearchDomains(t *testing.T) {
 		}
 	}
 }
+
+// TestHostsFile has names in it, of one label and of several, that no server is asked for.
+func TestHostsFile(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	port := originEverywhere(t)
+	l := newLiarAt(t, "127.0.0.1:53", map[string]answerer{})
+	replace(t, "/etc/resolv.conf", "nameserver 127.0.0.1\nsearch corp.example\n")
+	replace(t, "/etc/hosts", "127.0.0.1 localhost nas nas.home.example\n10.1.2.3 printer\n")
+	for _, config := range []string{asking("", "udp://"+l.addr), strings.Replace(asking("", "udp://"+l.addr), "servers =", "#", 1)} {
+		g := start(t, config)
+		for name, want := range map[string]string{"nas": "200", "NAS": "200", "nas.home.example": "200", "localhost": "200", "printer": "403 destination_ip_prohibited"} {
+			if got := askedFor(t, g.at(), net.JoinHostPort(name, port)); got != want {
+				t.Errorf("%s: %s, want %s", name, got, want)
+			}
+			if got := l.queries(strings.ToLower(name) + "."); len(got) > 0 {
+				t.Errorf("the server was asked %q", got)
+			}
+		}
+	}
+}

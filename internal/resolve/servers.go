@@ -97,7 +97,7 @@ func (s *servers) lookup(ctx context.Context, host string) (answer, error) {
 	if a, err, ok := special(ctx, s.hosts, host); ok {
 		return a, err
 	}
-	if addrs, err := s.hosts.LookupNetIP(ctx, "ip", host+"."); err == nil && len(addrs) > 0 {
+	if addrs := inHostsFile(ctx, s.hosts, host); len(addrs) > 0 {
 		return answer{addrs: addrs, ttl: systemTTL}, nil
 	}
 	return s.both.lookup(ctx, func(ctx context.Context, qtype uint16) (answer, error) { return s.query(ctx, host, qtype) })

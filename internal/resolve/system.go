@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/miekg/dns"
@@ -43,10 +44,29 @@ func hostsFile() *net.Resolver {
 	}
 }
 
+// inHostsFile returns the addresses that the hosts file has of host. net.Resolver finds a name of
+// one label in it only without the trailing dot; one of several is found with it, and then no
+// search domain is gone through.
+func inHostsFile(ctx context.Context, hosts *net.Resolver, host string) []netip.Addr {
+	if strings.Contains(host, ".") {
+		host += "."
+	}
+	addrs, err := hosts.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return nil
+	}
+	return addrs
+}
+
 // lookup is a source.
 func (s *system) lookup(ctx context.Context, host string) (answer, error) {
 	if a, err, ok := special(ctx, s.hosts, host); ok {
 		return a, err
+	}
+	if !strings.Contains(host, ".") { // s.dns would not find it there
+		if addrs := inHostsFile(ctx, s.hosts, host); len(addrs) > 0 {
+			return answer{addrs: addrs, ttl: systemTTL}, nil
+		}
 	}
 	// Asked for both families, net.Resolver would wait for the slower one to the end.
 	return s.both.lookup(ctx, func(ctx context.Context, qtype uint16) (answer, error) {
@@ -71,8 +91,8 @@ func special(ctx context.Context, hosts *net.Resolver, host string) (answer, err
 	case below(host, "onion"):
 		return answer{}, &Error{Host: host, Kind: ErrNotFound, Err: errors.New("names below onion are not in the DNS")}, true
 	case IsLocalhost(host):
-		addrs, err := hosts.LookupNetIP(ctx, "ip", host+".")
-		if err != nil || len(addrs) == 0 {
+		addrs := inHostsFile(ctx, hosts, host)
+		if len(addrs) == 0 {
 			addrs = []netip.Addr{netip.IPv6Loopback(), netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 		}
 		return answer{addrs: addrs, ttl: systemTTL}, nil, true
