@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -51,7 +52,7 @@ func checkNamedAddrs(errs *faults, p *place, names map[string][]Addr) {
 			errs.addf(here, "this is the same name as %s: remove one", quote(other))
 		}
 		seen[plain] = name
-		if strings.HasPrefix(name, "[") {
+		if _, err := netip.ParseAddr(name); err == nil || strings.HasPrefix(name, "[") {
 			errs.addf(here, "this is an address and not a name")
 		} else if err := checkHost(name); err != nil {
 			errs.add(here, err)

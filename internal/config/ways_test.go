@@ -115,6 +115,10 @@ func TestValidateWays(t *testing.T) {
 		{"names that stand twice", "[dns]\nhosts = { \"A.example\" = [\"10.0.0.5\"], \"a.example.\" = [\"10.0.0.6\"] }\n", []string{
 			`f.toml:2: dns.hosts."a.example.": this is the same name as "A.example": remove one`,
 		}},
+		{"addresses with addresses", "[dns]\nhosts = { \"192.0.2.1\" = [\"10.0.0.5\"], \"::1\" = [\"10.0.0.6\"] }\n", []string{
+			`f.toml:2: dns.hosts."192.0.2.1": this is an address and not a name`,
+			`f.toml:2: dns.hosts."::1": this is an address and not a name`,
+		}},
 		{"names with addresses", "[dns]\nhosts = { \"a b\" = [\"10.0.0.5\"], \"[::1]\" = [\"::1\"], \"*.example\" = [\"10.0.0.5\"], \"a.example\" = [] }\n", []string{
 			`f.toml:2: dns.hosts."*.example": "*.example" is not a host name: labels are 1 to 63 letters, digits and -, with dots between them (write other scripts as xn--)`,
 			`f.toml:2: dns.hosts."[::1]": this is an address and not a name`,
