@@ -36,7 +36,7 @@ func (d *Dialer) AuthorizeBackend(_ context.Context, r acl.Request, b *upstream.
 		return nil, err
 	}
 	if w == nil {
-		w = &way{request: pool.Request{Client: r.Client, User: r.Identity, Session: d.wish.Session, TTL: d.wish.TTL}}
+		w = d.newWay(r)
 	}
 	w.upstream, w.request.Countries, w.request.Tags = nil, nil, nil
 	p := d.newPermit(r, dec)

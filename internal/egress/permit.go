@@ -72,7 +72,7 @@ func (p *Permit) WantsHeader() bool {
 func (p *Permit) Addrs() []netip.Addr { return append([]netip.Addr(nil), p.pinned.addrs...) }
 
 // Covers reports whether a connection whose peer is a may be used under this
-// permit. It is false for every address of a backend: those connections carry raw
+// permit. It is false for every address of a backend but of one that AuthorizeSite admits: those connections carry raw
 // bytes of one client and are never shared. Of a connection through an upstream a is Link.Address; an invalid one is covered, since
 // Key tells whether it leads to the same place.
 func (p *Permit) Covers(a netip.AddrPort) bool {
@@ -82,23 +82,26 @@ func (p *Permit) Covers(a netip.AddrPort) bool {
 	return p.pinned.covers(a)
 }
 
-// Key identifies connections that may be shared between permits: target, way out, rule
+// Key identifies connections that may be shared between permits: target, or backend, way out, rule
 // and generation of the Dialer. It is an opaque string that is unlike that of any
 // other combination, and costs one allocation, so ask once.
 func (p *Permit) Key() string { return string(p.AppendKey(nil)) }
 
 // AppendKey appends the bytes of Key to b.
 func (p *Permit) AppendKey(b []byte) []byte {
-	backend := p.Backend()
+	backend, to := p.Backend(), p.target
+	if p.shared {
+		to = target.Target{} // visitors of a site can name it in any number of ways, by the port alone
+	}
 	b = binary.BigEndian.AppendUint64(b, p.generation)
-	b = binary.BigEndian.AppendUint16(b, p.target.Port())
+	b = binary.BigEndian.AppendUint16(b, to.Port())
 	b = binary.BigEndian.AppendUint32(b, uint32(len(backend)))
 	lengthAt := len(b)
 	b = binary.BigEndian.AppendUint32(b, 0) // of the host
-	if a, ok := p.target.Addr(); ok {
+	if a, ok := to.Addr(); ok {
 		b = a.AppendTo(b)
 	} else {
-		b = append(b, p.target.Host()...)
+		b = append(b, to.Host()...)
 	}
 	binary.BigEndian.PutUint32(b[lengthAt:], uint32(len(b)-lengthAt-4))
 	b = append(b, backend...)

@@ -90,11 +90,8 @@ func (d *Dialer) wayOf(r acl.Request, dec acl.Decision) (*way, *Error) {
 	if dec.Way == nil && d.ways.Default == nil && d.wish == (exit.Wish{}) {
 		return nil, nil
 	}
-	w := &way{
-		upstream: d.ways.Default, wish: d.wish,
-		request: pool.Request{Client: r.Client, User: r.Identity, Session: d.wish.Session, TTL: d.wish.TTL},
-		key:     exit.Key{Client: r.Client, User: r.Identity, Session: d.wish.Session},
-	}
+	w := d.newWay(r)
+	w.upstream = d.ways.Default
 	err := d.choose(w, dec.Way)
 	switch {
 	case errors.Is(err, ErrWish):
@@ -105,6 +102,15 @@ func (d *Dialer) wayOf(r acl.Request, dec acl.Decision) (*way, *Error) {
 		return nil, nil
 	}
 	return w, nil
+}
+
+// newWay returns the direct way, with what sticky choices need to know of whoever takes it.
+func (d *Dialer) newWay(r acl.Request) *way {
+	return &way{
+		wish:    d.wish,
+		request: pool.Request{Client: r.Client, User: r.Identity, Session: d.wish.Session, TTL: d.wish.TTL},
+		key:     exit.Key{Client: r.Client, User: r.Identity, Session: d.wish.Session},
+	}
 }
 
 // choose fills in what a rule says of the way, which may be nothing.
