@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -39,6 +40,7 @@ func TestChain(t *testing.T) {
 			t.Errorf("upstream %s counts %d connections, want 1", u.Name(), n)
 		}
 	}
+	checkKeptByAChain(t, d, echo.String(), &link, u3.Pool().Members()[0], u2.Pool().Members()[0])
 	link.Conn.Close()
 	link.Release()
 	checkNoneCounted(t, u1.Pool(), u2.Pool(), u3.Pool())
@@ -51,6 +53,30 @@ func TestChain(t *testing.T) {
 	}
 	if got := far.heard(); !slices.Equal(got, []string{echo.String()}) {
 		t.Errorf("the far proxy was asked for %q, want the target", got)
+	}
+}
+
+// checkKeptByAChain: a connection that stays open is used again once the server that goes before one on its way is down, and not where one on
+// its way is.
+func checkKeptByAChain(t *testing.T, d *Dialer, hostport string, link *Link, before, on *pool.Member) {
+	t.Helper()
+	p, err := d.Authorize(t.Context(), to(t, hostport))
+	if err != nil {
+		t.Fatal(err)
+	}
+	down := func(m *pool.Member) {
+		for range 3 {
+			m.Checked(errors.New("it is being mended"))
+		}
+	}
+	var kept [3]bool
+	kept[0] = p.Keeps(link)
+	down(before)
+	kept[1] = p.Keeps(link)
+	down(on)
+	kept[2] = p.Keeps(link)
+	if kept != [3]bool{false, true, false} {
+		t.Errorf("kept: %v, want false with a server before it, true once that is down, and false when one on the way is too", kept)
 	}
 }
 

@@ -82,6 +82,21 @@ func (p *Permit) Covers(a netip.AddrPort) bool {
 	return p.pinned.covers(a)
 }
 
+// Keeps reports whether a connection that l is of, which this permit covers, may go on to be used: a new one would lead by the same servers, as
+// far as their pools know now. Of a server that is down, or stood in for one that is back, nobody is to hold on to what lies idle.
+func (p *Permit) Keeps(l *Link) bool {
+	for i, m := range l.members {
+		r := &p.way.request
+		if i > 0 { // of an upstream on the way to the first
+			r = p.way.hopRequest()
+		}
+		if !m.Fits(r) {
+			return false
+		}
+	}
+	return true
+}
+
 // Key identifies connections that may be shared between permits: target, or backend, way out, rule
 // and generation of the Dialer. It is an opaque string that is unlike that of any
 // other combination, and costs one allocation, so ask once.

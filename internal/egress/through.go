@@ -289,15 +289,15 @@ func (h *hop) connect(ctx context.Context, link *Link) (net.Conn, *Error) {
 	if via == nil {
 		return h.d.dialServer(ctx, s, h.way.from(), h.deadline)
 	}
-	r := pool.Request{Client: h.way.request.Client, User: h.way.request.User}
+	r := h.way.hopRequest()
 	if s.Addr.IsValid() || via.ResolvesNames() {
-		return h.pass(ctx, via, &r, link, upstream.Destination{Host: s.Name, Addr: s.Addr, Port: s.Port}, h.deadline)
+		return h.pass(ctx, via, r, link, upstream.Destination{Host: s.Name, Addr: s.Addr, Port: s.Port}, h.deadline)
 	}
 	addrs, err := h.d.lookupServer(ctx, s.Name, h.deadline)
 	if err != nil {
 		return nil, err
 	}
-	conn, _, err := h.passAny(ctx, via, &r, link, addrs, s.Port, h.deadline)
+	conn, _, err := h.passAny(ctx, via, r, link, addrs, s.Port, h.deadline)
 	return conn, err
 }
 

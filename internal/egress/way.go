@@ -166,6 +166,11 @@ func (d *Dialer) chooseExit(w *way, exits []string) error {
 	return nil
 }
 
+// hopRequest is the request for the pool of an upstream that proxies are reached through: what is wished for is said of the last of them.
+func (w *way) hopRequest() *pool.Request {
+	return &pool.Request{Client: w.request.Client, User: w.request.User}
+}
+
 // sendsName reports whether the way leaves the resolving of names to its upstream.
 func (w *way) sendsName() bool { return w != nil && w.upstream != nil && w.upstream.ResolvesNames() }
 

@@ -18,11 +18,16 @@ func (p *Pool) pick(v *view, want *set, r *Request, advance bool) int {
 
 // pickPart is pick for a part of a group, with a wheel for it on the stack.
 func (p *Pool) pickPart(v *view, s *set, r *Request, advance bool) int {
+	w := p.wheelOf(v, s)
+	return p.balance(v, &w, r, advance)
+}
+
+func (p *Pool) wheelOf(v *view, s *set) wheel {
 	w := wheel{turn: p.kept.turn(s)}
 	for i := s.next(0); i >= 0; i = s.next(i + 1) {
 		w.add(i, p.weightIn(v, i))
 	}
-	return p.balance(v, &w, r, advance)
+	return w
 }
 
 func (p *Pool) balance(v *view, w *wheel, r *Request, advance bool) int {
@@ -98,13 +103,13 @@ func (p *Pool) sticky(v *view, w *wheel, key uint64) int {
 			best, at, low = int(i), k, s
 		}
 	}
-	perWeight := p.o.Load * float64(all) / float64(w.total())
-	if float64(p.connections(best)) <= perWeight*float64(w.weight(at))+1 {
+	perWeight := p.perWeight(w, all)
+	if !p.isFull(w, at, perWeight) {
 		return best
 	}
 	low = ^uint64(0)
 	for k, i := range w.servers() {
-		if float64(p.connections(int(i))) > perWeight*float64(w.weight(k))+1 {
+		if p.isFull(w, k, perWeight) {
 			continue
 		}
 		if s := score(key, p.serverSeeds[i], v.inverse[i]); s < low {
@@ -112,6 +117,16 @@ func (p *Pool) sticky(v *view, w *wheel, key uint64) int {
 		}
 	}
 	return best
+}
+
+// perWeight is how many connections, of all that w's servers have, each unit of weight may have.
+func (p *Pool) perWeight(w *wheel, all uint64) float64 {
+	return p.o.Load * float64(all) / float64(w.total())
+}
+
+// isFull reports whether w's k-th server has more than that.
+func (p *Pool) isFull(w *wheel, k int, perWeight float64) bool {
+	return float64(p.connections(int(w.index[k]))) > perWeight*float64(w.weight(k))+1
 }
 
 func (p *Pool) connections(i int) uint64 { return uint64(p.servers[i].connections.Load()) }

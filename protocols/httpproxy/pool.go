@@ -114,7 +114,7 @@ func newPool(o poolOptions) *pool {
 }
 
 // get takes out a live connection that may be used under permit, whose key is
-// key; nil if there is none. maxIdle, when not 0, is how long it may have been idle:
+// key, and closes those that it finds dead or that lead by a server that is none to use now; nil if there is none. maxIdle, when not 0, is how long it may have been idle:
 // the shorter, the less likely that the origin closes it in this very moment.
 // on is the loop that asks, whose connections no other may use; nil for goroutines.
 func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {
@@ -122,7 +122,7 @@ func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle 
 		p.mu.Lock()
 		o := p.take(permit, poolKey{key, on}, maxIdle)
 		p.mu.Unlock()
-		if o == nil || !o.stale() {
+		if o == nil || permit.Keeps(&o.link) && !o.stale() {
 			return o
 		}
 		o.close()

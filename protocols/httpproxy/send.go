@@ -116,7 +116,8 @@ func (c *client) takeOwned() *origin {
 	c.owned = nil
 	covered := o.private || c.t.permit.Covers(o.link.Address) // the permits of private ones cover nothing, since they are for one client
 	old := !o.owned && !c.idempotent() && time.Since(o.idleSince) > freshFor
-	if !covered || old || c.s.Identity().Name != c.ownedBy || o.stale() {
+	kept := o.owned || c.t.permit.Keeps(&o.link) // who is authenticated on a connection would have to begin anew on another
+	if !covered || old || !kept || c.s.Identity().Name != c.ownedBy || o.stale() {
 		o.close()
 		return nil
 	}

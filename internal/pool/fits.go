@@ -1,0 +1,66 @@
+package pool
+
+import "time"
+
+// Fits reports whether a connection to m that has stayed open serves r as well as one to the server that Choose would take now: m can be used, and
+// none of a lower priority number can be; where r belongs to one server, by its session, a sticky balance or the order of the servers, it is m.
+// A connection that a full server has passed on to m stays until that one has room again. It is false for a server whose trial is due, which takes
+// a new connection.
+func (m *Member) Fits(r *Request) bool {
+	p, v := m.p, m.p.current()
+	want := p.fits(r)
+	want = want.and(&v.usable)
+	switch {
+	case !want.has(m.index) || v.trial.has(m.index):
+		return false
+	case r.Session != "":
+		e := p.kept.sessions.get(p.kept.sessions.name(r), time.Now())
+		return e != nil && e.kept == m.server()
+	}
+	group := v.first(&want)
+	switch {
+	case !group.has(m.index):
+		return false
+	case p.o.Balance == First:
+		return !v.precedes(&group, m.index)
+	case p.Sticky():
+		return p.isNearest(v, &group, m.index, p.stickyKey(r))
+	}
+	return true
+}
+
+// first is those of want that take part: of the lowest priority number.
+func (v *view) first(want *set) set {
+	for g := range v.groups {
+		if s := want.and(&v.groups[g].set); !s.empty() {
+			return s
+		}
+	}
+	return set{}
+}
+
+// precedes reports whether one that is not warming comes before i.
+func (v *view) precedes(s *set, i int) bool {
+	for j := s.next(0); j < i; j = s.next(j + 1) {
+		if v.share[j] == whole {
+			return true
+		}
+	}
+	return false
+}
+
+// isNearest reports whether none of s that has room has a better score for the key than i.
+func (p *Pool) isNearest(v *view, s *set, i int, key uint64) bool {
+	w := p.wheelOf(v, s)
+	all := uint64(0)
+	for _, j := range w.servers() {
+		all += p.connections(int(j))
+	}
+	mine, perWeight := score(key, p.serverSeeds[i], v.inverse[i]), p.perWeight(&w, all)
+	for k, j := range w.servers() {
+		if score(key, p.serverSeeds[j], v.inverse[j]) < mine && !p.isFull(&w, k, perWeight) {
+			return false
+		}
+	}
+	return true
+}
