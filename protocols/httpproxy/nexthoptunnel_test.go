@@ -108,6 +108,26 @@ func TestHTTPSThroughAnUpstream(t *testing.T) {
 	wantReleased(t, u.Pool())
 }
 
+// TestTraceThroughAnUpstream takes a tunnel: a proxy whose turn it is to answer says back what it was asked, our credentials too.
+func TestTraceThroughAnUpstream(t *testing.T) {
+	origin, heads := replies(t, okAnswer)
+	asked := make(chan string, 10)
+	proxy := connectProxy(t, origin.addr(), asked, "")
+	g, u := through(t, "http://us:er@"+proxy.addr(), nil)
+	c := g.connect()
+	c.send("TRACE http://example.test/a HTTP/1.1\r\nHost: x\r\nMax-Forwards: 1\r\n\r\n")
+	if resp, body := c.response(http.MethodTrace); resp.StatusCode != 200 || body != "ok" {
+		t.Errorf("answer %d %q", resp.StatusCode, body)
+	}
+	if got := <-asked; !strings.HasPrefix(got, "CONNECT ") {
+		t.Fatalf("the proxy saw %q, want CONNECT", got)
+	}
+	want(t, "the origin saw", <-heads, "TRACE /a HTTP/1.1\r\nHost: example.test\r\nMax-Forwards: 0\r\nVia: 1.1 polyport\r\n\r\n")
+	c.Close()
+	g.handler.pool.retire()
+	wantReleased(t, u.Pool())
+}
+
 // TestUpgradeThroughAnUpstream takes a tunnel, whose place in the balance lasts as long as the tunnel.
 func TestUpgradeThroughAnUpstream(t *testing.T) {
 	origin := newScripted(t, func(p *peer) {

@@ -152,8 +152,10 @@ func (c *client) dial() (*origin, error) {
 }
 
 // tunnels reports whether the request needs a connection to the origin itself: other protocols than HTTP pass few proxies
-// but in tunnels.
-func (c *client) tunnels() bool { return c.dest.secure || c.t.upgrade != "" }
+// but in tunnels, and to TRACE a proxy may answer with what it was sent, our credentials too (RFC 9110 section 9.3.8).
+func (c *client) tunnels() bool {
+	return c.dest.secure || c.t.upgrade != "" || c.req.Method == methodTrace
+}
 
 // idempotent reports whether the request may be sent twice: the method is
 // idempotent (RFC 9110 section 9.2.2) and there is no body, of which nothing is kept.
