@@ -145,7 +145,8 @@ type Rule struct {
 	Protocol   []string // row names
 	Listener   []string
 	// Backend has the rule match what is handed to one of these backends, and nothing that leaves for a target: what it
-	// allows makes nobody a client of a proxy.
+	// allows makes nobody a client of a proxy. Such a rule has no Upstream, no Country and no addresses in Target, since a backend is reached
+	// directly and judged by name.
 	Backend []string
 	// Target holds names and addresses in any spelling that package target
 	// reads: "example.com" that name alone, "*.example.com" any depth below it,
@@ -170,7 +171,8 @@ type Rule struct {
 	// ClientCountry is the same of the client's address.
 	ClientCountry []string
 	// Upstream and Exit name the way out of what the rule allows (Decision.Way); they match nothing. Only a rule that allows
-	// can have one of them, and not both. A backend is reached through no upstream, so a rule with Backend has none. Whether there is an upstream or exit of that name is for the caller to see.
+	// can have one of them, and not both. A backend is reached through no upstream, so a rule with Backend has none. Whether there is
+	// an upstream or exit of that name is for the caller to see.
 	Upstream string
 	Exit     []string
 	// Anonymous admits sessions without a user where one is required. Only a

@@ -73,7 +73,7 @@ func (c *compiler) compile(r *Rule) rule {
 		out.name = c.place
 	}
 	c.checkAction(r)
-	c.checkBackend(r)
+	c.checkBackend(r, &out)
 	return out
 }
 
@@ -92,7 +92,7 @@ func (c *compiler) checkAction(r *Rule) {
 }
 
 // checkBackend refuses what no backend could be reached by.
-func (c *compiler) checkBackend(r *Rule) {
+func (c *compiler) checkBackend(r *Rule, compiled *rule) {
 	if len(r.Backend) == 0 {
 		return
 	}
@@ -101,6 +101,9 @@ func (c *compiler) checkBackend(r *Rule) {
 	}
 	if len(r.Country) > 0 {
 		c.fault("country", errors.New("the rule also names a backend, and what is handed to one is judged by name, without an address; remove one of the two"))
+	}
+	if !compiled.target.prefixes.empty() {
+		c.fault("target", errors.New("the rule also names a backend, and what is handed to one is judged by name, without an address; write the names that clients ask for"))
 	}
 }
 

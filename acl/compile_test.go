@@ -41,6 +41,8 @@ func TestNewFaults(t *testing.T) {
 		{"exit of a deny", Rule{Exit: []string{"eu"}}, []string{"exit: only a rule that allows has a way out"}},
 		{"a backend behind an upstream", Rule{Action: Allow, Backend: []string{"web"}, Upstream: "eu"}, []string{"upstream: the rule also names a backend"}},
 		{"a backend in a country", Rule{Backend: []string{"*"}, Country: []string{"de"}}, []string{"country: the rule also names a backend"}},
+		{"a backend by address", Rule{Backend: []string{"web"}, Target: []string{"www.example.com", "10.0.0.5"}}, []string{"target: the rule also names a backend"}},
+		{"a backend by prefix", Rule{Action: Allow, Backend: []string{"web"}, Target: []string{"*", "10.0.0.0/8"}}, []string{"target: the rule also names a backend"}},
 		{"two ways out", Rule{Action: Allow, Upstream: "eu", Exit: []string{"us"}}, []string{"upstream: the rule also names an exit"}},
 		{"spaces in ways out", Rule{Action: Allow, Upstream: " "}, []string{`upstream: " " has spaces around it`}},
 		{"exits", Rule{Action: Allow, Exit: []string{"eu", "*", "", " us", "eu"}}, []string{`exit: "*" is no exit`, `exit: "" is empty`, `exit: " us" is empty or has spaces`, `exit: "eu" stands twice`}},

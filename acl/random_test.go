@@ -20,6 +20,9 @@ var randomTargets = []string{
 	"2002:a00::/24", "2606:4700::/32", "2606:4700::5efe:a00:0/104", "8.8.8.8",
 }
 
+// randomNames is how many of them are none of addresses.
+const randomNames = 6
+
 var randomHosts = []string{"example.com", "www.example.com", "a.www.example.com", "example.org", "a.example.org", "localhost"}
 
 // pick returns up to most entries of list, often none.
@@ -69,8 +72,12 @@ func randomRule(r *rand.Rand) Rule {
 			out.Exit = []string{"eu", "us"}[:1+r.IntN(2)]
 		}
 	}
+	targets := randomTargets
+	if len(out.Backend) > 0 {
+		targets = targets[:randomNames] // it is judged by name
+	}
 	if r.IntN(4) > 0 {
-		out.Target = pick(r, randomTargets, 4)
+		out.Target = pick(r, targets, 4)
 	}
 	out.Anonymous = out.Action == Allow && len(out.User)+len(out.Group) == 0 && r.IntN(3) == 0
 	return out
