@@ -89,23 +89,9 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 	if err != nil {
 		return err
 	}
-	user, wish, err := exit.ParseUser(q.User, userParameters(f))
-	if err == nil {
-		err = dialer.Meets(wish)
-	}
-	if err != nil {
-		fmt.Fprintf(w, "%s: refused before any rule is asked: %v\n", cmp.Or(q.Target, q.Protocol), err)
-		return ErrDenied
-	}
-	q.User, dialer = user, dialer.Wishing(wish)
-	r, err := request(f, q)
+	r, dialer, err := a.asked(f, dialer, q, w)
 	if err != nil {
 		return err
-	}
-	r.ClientCountry = dialer.Country(r.Client)
-	if rows := a.listeners[r.Listener].Rows; rows != nil && !rows[r.Protocol] {
-		fmt.Fprintf(w, "%s: refused before any rule is asked: listen.%s does not serve %s\n", cmp.Or(q.Target, q.Protocol), r.Listener, r.Protocol)
-		return ErrDenied
 	}
 	if q.Site {
 		return a.explainSite(ctx, handler, dialer, r, w)
@@ -113,8 +99,7 @@ func (a *assembly) explain(ctx context.Context, f *config.File, dialer *egress.D
 	if rt, ok := handler.(router); ok {
 		asked, b, err := rt.Route(r.Target)
 		if err != nil {
-			fmt.Fprintf(w, "%s: refused before any rule is asked: %v\n", cmp.Or(q.Target, q.Protocol), err)
-			return ErrDenied
+			return refusedBefore(q, w, err)
 		}
 		if r.Target = asked; b != nil {
 			return a.explainBackend(ctx, dialer, r, b, w)
@@ -152,6 +137,33 @@ func (a *assembly) handler(q *Question) (session.Handler, error) {
 		}
 	}
 	return nil, fmt.Errorf("there is no protocol %q; there are %s", q.Protocol, strings.Join(names, ", "))
+}
+
+// asked is what a session would ask, and by which Dialer, for what gets as far as the rules.
+func (a *assembly) asked(f *config.File, dialer *egress.Dialer, q Question, w io.Writer) (acl.Request, *egress.Dialer, error) {
+	user, wish, err := exit.ParseUser(q.User, userParameters(f))
+	if err == nil {
+		err = dialer.Meets(wish)
+	}
+	if err != nil {
+		return acl.Request{}, nil, refusedBefore(q, w, err)
+	}
+	q.User, dialer = user, dialer.Wishing(wish)
+	r, err := request(f, q)
+	if err != nil {
+		return acl.Request{}, nil, err
+	}
+	r.ClientCountry = dialer.Country(r.Client)
+	if rows := a.listeners[r.Listener].Rows; rows != nil && !rows[r.Protocol] {
+		return acl.Request{}, nil, refusedBefore(q, w, fmt.Errorf("listen.%s does not serve %s", r.Listener, r.Protocol))
+	}
+	return r, dialer, nil
+}
+
+// refusedBefore is the answer for what no rule is asked about.
+func refusedBefore(q Question, w io.Writer, err error) error {
+	fmt.Fprintf(w, "%s: refused before any rule is asked: %v\n", cmp.Or(q.Target, q.Protocol), err)
+	return ErrDenied
 }
 
 // explainSite is the answer for what visitors of a site ask for.
