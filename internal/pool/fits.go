@@ -5,11 +5,14 @@ import "time"
 // Fits reports whether a connection to m that has stayed open serves r as well as one to the server that Choose would take now: m can be used, and
 // none of a lower priority number can be; where r belongs to one server, by its session, a sticky balance or the order of the servers, it is m.
 // A connection that a full server has passed on to m stays until that one has room again. It is false for a server whose trial is due, which takes
-// a new connection.
+// a new connection. What an ejected server has still serves where all that could be used are ejected.
 func (m *Member) Fits(r *Request) bool {
 	p, v := m.p, m.p.current()
 	want := p.fits(r)
 	want = want.and(&v.usable)
+	if healthy := want.without(&v.trial); healthy.empty() {
+		return m.Status().State == Ejected
+	}
 	switch {
 	case !want.has(m.index) || v.trial.has(m.index):
 		return false
