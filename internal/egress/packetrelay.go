@@ -76,7 +76,7 @@ func (t *tunneling) associate(ctx context.Context, proxy *upstream.Proxy, deadli
 	*t.relay = relayAt(relay, server)
 	if t.d.own != nil && !sameAddr(t.relay.Addr(), server) && t.d.own(*t.relay) {
 		_ = c.Close() // the error is why
-		return nil, &upstream.Error{Reason: string(LoopDetected), Server: true, Proxy: proxy.String(), Err: errOwnRelay}
+		return nil, &upstream.Error{Reason: string(LoopDetected), Server: true, Heard: true, Proxy: proxy.String(), Err: errOwnRelay}
 	}
 	return c, nil
 }

@@ -283,6 +283,47 @@ func TestOpenPacketThroughUpstream(t *testing.T) {
 	}
 }
 
+// TestNoUDPIsNoFault: a server that gives no association goes on giving tunnels, and the next one is asked for the association.
+func TestNoUDPIsNoFault(t *testing.T) {
+	own := netip.MustParseAddrPort("127.0.0.1:1080")
+	for name, reply := range map[string]string{
+		"refused":              "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00",
+		"failed":               "\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00",
+		"not known":            "\x05\x07\x00\x01\x00\x00\x00\x00\x00\x00",
+		"silent":               "",
+		"without a port":       "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00",
+		"one of our own ports": "\x05\x00\x00\x01\x7f\x00\x00\x01\x04\x38",
+	} {
+		t.Run(name, func(t *testing.T) {
+			without := proxyAt(t, "127.0.0.40:0", relays(reply))
+			carries := proxyAt(t, "127.0.0.41:0", relays("\x05\x00\x00\x01\x00\x00\x00\x00\x10\x00"))
+			o := upstream.Options{Pool: pool.Options{Balance: pool.First, Eject: pool.Eject{Failures: 1}}}
+			d := New(Options{
+				Policy: policy(t, false, leaves("r", "eu")), Ways: oneUpstream(t, o, "socks5://"+without.at.String(), "socks5://"+carries.at.String()),
+				Own: func(a netip.AddrPort) bool { return a == own }, ConnectTimeout: 2 * time.Second,
+			})
+			p, err := d.AuthorizePacket(t.Context(), to(t, "8.8.4.4:53"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			onALoop(t, func(l *reactor.Loop) {
+				c, err := d.OpenPacket(t.Context(), l, p, &heard{words: make(chan string, 1)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if want := "socks5://" + carries.at.String(); c.Server() != want {
+					t.Errorf("the relay is that of %s, want %s", c.Server(), want)
+				}
+				c.Close()
+			})
+			if s := d.ways.Upstreams["eu"].Pool().Members()[0].Status(); s.State != pool.Up {
+				t.Errorf("the server without UDP is %v: %v", s.State, s.Err)
+			}
+		})
+	}
+}
+
 // TestTheControlConnectionEnds: the owner hears of it once, and not of what he has ended himself.
 func TestTheControlConnectionEnds(t *testing.T) {
 	for _, tt := range []struct {

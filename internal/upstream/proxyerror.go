@@ -44,7 +44,8 @@ type Error struct {
 	// Unasked says that this proxy cannot be asked for what was wanted, and was not. It says nothing of the proxy, and another one may do.
 	Unasked bool
 	// Heard says that the proxy is alive but gave no answer about the target, and what it did instead says nothing of the proxy: it had
-	// answered before it was asked, and was silent then or closed the connection, as some do in the place of an answer; or it wants fewer requests.
+	// answered before it was asked, and was silent then or closed the connection, as some do in the place of an answer; or it wants fewer requests;
+	// or it does not carry UDP, which says nothing of its tunnels.
 	Heard bool
 	// Status is what the proxy answered: an HTTP status, a SOCKS code, or its choice of method; 0 if it gave none.
 	Status int
@@ -214,9 +215,13 @@ func (p *Proxy) refusedStatus(status int, to Destination) *Error {
 
 // refused5 is the error of a SOCKS5 reply that is not Succeeded.
 func (p *Proxy) refused5(code socks.Code5, command socks.Command, what string) *Error {
-	e := &Error{Reason: reasonUnavailable, Status: int(code), Proxy: p.name}
+	// UDP ASSOCIATE names no target, so another proxy may do; and clients who want UDP must not have the tunnels of others end here.
+	e := &Error{Reason: reasonUnavailable, Heard: command == socks.UDPAssociate, Status: int(code), Proxy: p.name}
 	said := fmt.Sprintf("(SOCKS5 code %02X, %v)", byte(code), code)
 	e.words = "cannot reach " + what + " " + said
+	if e.Heard {
+		e.words = "gives no relay for " + what + " " + said
+	}
 	switch code {
 	case socks.NotAllowed:
 		e.Reason, e.words = reasonDenied, "does not allow "+what+" "+said

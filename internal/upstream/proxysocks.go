@@ -57,7 +57,7 @@ func (p *Proxy) request5(c net.Conn, r *socks.Reader, request socks.Request5, wh
 	reply, err := exchange(c, r, b, socks.ParseReply5)
 	switch {
 	case err != nil:
-		return reply, p.unanswered(err, request.Command == socks.Connect)
+		return reply, p.unanswered(err, true)
 	case reply.Code != socks.Succeeded:
 		return reply, p.refused5(reply.Code, request.Command, what)
 	}
@@ -167,5 +167,7 @@ func (p *Proxy) associate(c net.Conn, local netip.AddrPort) (relay netip.AddrPor
 	default:
 		return netip.AddrPortFrom(addr, reply.Bound.Port), nil
 	}
-	return relay, &Error{Reason: reasonTerminated, Server: true, Proxy: p.name, Err: err, words: "names no relay for UDP"}
+	return relay, &Error{
+		Reason: reasonTerminated, Server: true, Heard: true, Proxy: p.name, Err: err, words: "names no relay for UDP", // as in refused5
+	}
 }
