@@ -12,7 +12,7 @@ import (
 const openLifetime = 30 * time.Second
 
 // maxAttempts is on how many connections a tunnel of HTTP/2 is asked for when they fail under it. A connection that was
-// there before tells nothing of the proxy by failing: it may have been dead for long.
+// there before tells nothing of the proxy by failing: it may have been dead for long, as may all others that were, so the last one is made anew.
 const maxAttempts = 3
 
 // maxKept is how many connections one proxy may have before those without a tunnel go: clients say from how many places they leave,
@@ -53,7 +53,7 @@ func (l *h2Pool) open(ctx context.Context, deadline time.Time, from string, dial
 	ctx, cancel := until(ctx, deadline)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		c, fresh, err := l.reserve(ctx, deadline, from, dial)
+		c, fresh, err := l.reserve(ctx, deadline, from, dial, attempt == maxAttempts)
 		if err != nil {
 			return nil, err
 		}
@@ -73,10 +73,10 @@ func (l *h2Pool) open(ctx context.Context, deadline time.Time, from string, dial
 	}
 }
 
-// reserve returns a connection with a place for one tunnel. fresh says that it was made for it.
-func (l *h2Pool) reserve(ctx context.Context, deadline time.Time, from string, dial DialFunc) (c *h2Conn, fresh bool, err error) {
+// reserve returns a connection with a place for one tunnel. fresh says that it was made for it, as it has to be if anew says so.
+func (l *h2Pool) reserve(ctx context.Context, deadline time.Time, from string, dial DialFunc, anew bool) (c *h2Conn, fresh bool, err error) {
 	for {
-		c, d, err := l.take(ctx, deadline, from, dial)
+		c, d, err := l.take(ctx, deadline, from, dial, anew)
 		if c != nil || err != nil {
 			return c, false, err
 		}
@@ -91,12 +91,12 @@ func (l *h2Pool) reserve(ctx context.Context, deadline time.Time, from string, d
 	}
 }
 
-// take returns a connection with a place, or the dial to wait for.
-func (l *h2Pool) take(ctx context.Context, deadline time.Time, from string, dial DialFunc) (*h2Conn, *h2Dial, error) {
+// take returns a connection with a place, or the dial to wait for, which it is if anew says so.
+func (l *h2Pool) take(ctx context.Context, deadline time.Time, from string, dial DialFunc, anew bool) (*h2Conn, *h2Dial, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := range l.conns {
-		if c.from == from && c.cc.Reserve() == nil {
+		if !anew && c.from == from && c.cc.Reserve() == nil {
 			return c, nil, nil
 		}
 	}

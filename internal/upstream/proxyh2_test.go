@@ -284,3 +284,38 @@ func TestH2Retry(t *testing.T) {
 		})
 	}
 }
+
+// TestH2ManyDead has all connections that were there before die, more of them than a tunnel is asked for on.
+func TestH2ManyDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const dead = maxAttempts + 2
+		conns := 0
+		p, l := h2Played(t, func(c *framed) {
+			conns++
+			old := conns <= dead
+			c.settings(h2.Setting{ID: h2.SettingMaxConcurrentStreams, Val: 1})
+			c.frames(func(f h2.Frame) {
+				id := f.Header().StreamID
+				if _, ok := f.(*h2.HeadersFrame); !ok {
+					return
+				} else if old && id > 1 {
+					c.Close()
+				} else {
+					c.accept(id)
+				}
+			})
+		})
+		var before [dead]net.Conn
+		for i := range before {
+			before[i] = mustOpen(t, p, l.dial)
+		}
+		for _, c := range before {
+			c.Close()
+		}
+		synctest.Wait()
+		mustOpen(t, p, l.dial).Close()
+		if got := l.dials.Load(); got != dead+1 {
+			t.Errorf("%d connections were dialled, want %d", got, dead+1)
+		}
+	})
+}
