@@ -176,7 +176,7 @@ func TestH2Garbage(t *testing.T) {
 			c.say(func() { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
 			c.frames(ignore)
 		}, reasonProtocol, "does not begin HTTP/2"},
-		{"closed", func(*framed) {}, reasonProtocol, "does not begin HTTP/2"},
+		{"closed", func(*framed) {}, reasonTerminated, "closed the connection without an answer"},
 		{"PING first", func(c *framed) {
 			c.say(func() { _ = c.WritePing(false, [8]byte{}) })
 			c.frames(ignore)

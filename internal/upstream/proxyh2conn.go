@@ -42,10 +42,11 @@ type h2Wire struct {
 	net.Conn                // does TLS
 	settled   chan struct{} // closed when the proxy's SETTINGS are in force, or the connection is closed
 	settle    func()
-	reads     atomic.Int64 // how often something has come
-	header    []byte       // of the first frame, as far as it has come
-	missing   int          // bytes of the first frame that have not come; of the reading goroutine
-	inForce   bool         // the same
+	reads     atomic.Int64          // how often something has come
+	end       atomic.Pointer[error] // of Read, which net/http does not tell
+	header    []byte                // of the first frame, as far as it has come
+	missing   int                   // bytes of the first frame that have not come; of the reading goroutine
+	inForce   bool                  // the same
 	closeOnce func() error
 	flow      *flowGuard
 	preface   int // bytes of the connection preface that have not been sent
@@ -116,13 +117,17 @@ func (c *h2Conn) settle(ctx context.Context) (err error) {
 	}
 	<-c.wire.settled // ctx ends this too, by way of the connection
 	if err := c.cc.Err(); err != nil {
-		return c.proxy.noHTTP2(err)
+		return c.noHTTP2(err)
 	}
 	return nil
 }
 
-// noHTTP2 is the error of a connection that ended before the proxy's SETTINGS.
-func (p *Proxy) noHTTP2(err error) *Error {
+// noHTTP2 is the error of a connection that ended before the proxy's SETTINGS: the proxy has ended it, or net/http for what came.
+func (c *h2Conn) noHTTP2(err error) *Error {
+	p := c.proxy
+	if end := c.wire.end.Load(); end != nil && c.wire.reads.Load() == 0 {
+		return p.broken(*end)
+	}
 	return &Error{
 		Reason: reasonProtocol, Server: true, Proxy: p.name, Err: err,
 		words: "does not begin HTTP/2 with its SETTINGS (RFC 9113 section 3.4)",
@@ -255,6 +260,9 @@ func (w *h2Wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	if n > 0 {
 		w.reads.Add(1)
+	}
+	if err != nil {
+		w.end.Store(&err)
 	}
 	if w.missing > 0 {
 		w.watch(b[:n])

@@ -91,6 +91,7 @@ func TestH2Dead(t *testing.T) {
 		if took := time.Since(start); took > h2ReadIdle+h2PingTimeout {
 			t.Errorf("the tunnel ended after %v", took)
 		}
+		synctest.Wait() // net/http ends tunnels first
 		if len(p.h2.conns) != 0 {
 			t.Error("the dead connection is kept")
 		}

@@ -224,12 +224,19 @@ func TestTLSFaults(t *testing.T) {
 func TestClientCertificateWanted(t *testing.T) {
 	cert, pool := certified(t, "gw.example")
 	dial := served(t, func(c net.Conn) {
-		_ = tls.Server(c, &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert}).Handshake()
+		config := &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAnyClientCert, NextProtos: []string{"h2", "http/1.1"}}
+		_ = tls.Server(c, config).Handshake()
+		_ = c.(*net.TCPConn).CloseWrite()
 		_, _ = io.Copy(io.Discard, c)
 	})
-	p := mustProxy(t, ProxyOptions{URL: "socks5s://gw.example", RootCAs: pool})
-	_, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, named)
-	checkError(t, err, reasonAlert, true, 0)
+	for _, scheme := range []string{"https", "h2", "socks5s"} {
+		t.Run(scheme, func(t *testing.T) {
+			p := mustProxy(t, ProxyOptions{URL: scheme + "://gw.example", RootCAs: pool})
+			_, err := p.Open(t.Context(), time.Now().Add(time.Minute), "", dial, named)
+			checkError(t, err, reasonAlert, true, 0)
+			checkSays(t, err, "perhaps it wants a client certificate")
+		})
+	}
 }
 
 // TestOpenForward returns connections to the proxy itself.
