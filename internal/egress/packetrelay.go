@@ -100,9 +100,11 @@ func relayAt(named netip.AddrPort, server netip.Addr) netip.AddrPort {
 // sameAddr compares addresses but for their zones.
 func sameAddr(a, b netip.Addr) bool { return a.Unmap().WithZone("") == b.Unmap().WithZone("") }
 
-// watchControl has the owner hear of the end of the control connection.
+// watchControl has the owner hear of the end of the control connection, also where the proxy is gone without a word: nobody says
+// anything on it that could fail.
 func (c *PacketConn) watchControl(l *reactor.Loop, owner PacketOwner) {
 	if rc, ok := c.control.(*reactor.Conn); ok {
+		_ = rc.KeepAlive() // package net has done so for other ones; it fails for a closed connection alone
 		w := &controlWatch{c, owner}
 		rc.Own(w)
 		l.Defer(func() { w.Happened(rc, reactor.Readable) }) // not before the owner has got c

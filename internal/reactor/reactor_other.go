@@ -46,6 +46,9 @@ type Conn struct{ *net.TCPConn }
 // Abort closes the connection with a reset.
 func (c *Conn) Abort() {}
 
+// KeepAlive has the system look after a silent peer.
+func (c *Conn) KeepAlive() error { return ErrUnsupported }
+
 // Loop returns the connection's loop.
 func (c *Conn) Loop() *Loop { return nil }
 

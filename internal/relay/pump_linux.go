@@ -35,16 +35,8 @@ type pumped struct {
 	left   int   // how many are in held
 }
 
-// keepAlive is what a tunnel that has been quiet for a while sets on its target: probes as package net would
-// set them at once. The client's side has them from its listening socket.
-var keepAlive = []struct{ level, option, value int }{
-	{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 15},
-	{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 9},
-}
-
-// keepAliveAfter is when a tunnel gets keep-alive: most have ended by then, and need not pay for it.
+// keepAliveAfter is when a tunnel gets keep-alive for its target: most have ended by then, and need not pay for it. The client's
+// side has it from its listening socket.
 const keepAliveAfter = 20 * time.Second
 
 // onLoop puts both ends on a loop where it can: they are there already, or l is not nil and
@@ -365,11 +357,7 @@ func (t *Tunnel) keepAlive(now time.Duration) {
 		return
 	}
 	t.kept = true
-	for _, o := range keepAlive {
-		if err := unix.SetsockoptInt(t.socks[fromTarget].FD(), o.level, o.option, o.value); err != nil {
-			return // a closed connection
-		}
-	}
+	_ = t.socks[fromTarget].KeepAlive() // it fails for a closed connection alone
 }
 
 // nextKeepAlive is when keepAlive has something to do; 0 is never.
