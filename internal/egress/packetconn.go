@@ -2,7 +2,6 @@ package egress
 
 import (
 	"context"
-	"net"
 	"net/netip"
 
 	"polyport/internal/reactor"
@@ -14,7 +13,7 @@ import (
 type PacketConn struct {
 	conn    *reactor.PacketConn
 	relay   netip.AddrPort // of an upstream; invalid where datagrams go to their targets
-	control net.Conn       // whose end is that of the relay; nil: there is none
+	control *reactor.Conn  // whose end is that of the relay; nil: there is none
 	link    Link           // of control
 	said    int            // octets that the proxy has sent on control
 	over    bool           // the owner has been told of the end

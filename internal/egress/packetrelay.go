@@ -31,7 +31,7 @@ func (d *Dialer) openRelay(ctx context.Context, l *reactor.Loop, p *Permit, owne
 		c.link.Release()
 		return nil, err
 	}
-	c.control = control
+	c.control = control.(*reactor.Conn) // a loop dials no others
 	if err := c.openToRelay(l, w.from(), owner); err != nil {
 		_ = control.Close() // the error is why
 		c.link.Release()
@@ -103,31 +103,14 @@ func sameAddr(a, b netip.Addr) bool { return a.Unmap().WithZone("") == b.Unmap()
 // watchControl has the owner hear of the end of the control connection, also where the proxy is gone without a word: nobody says
 // anything on it that could fail.
 func (c *PacketConn) watchControl(l *reactor.Loop, owner PacketOwner) {
-	if rc, ok := c.control.(*reactor.Conn); ok {
-		_ = rc.KeepAlive() // package net has done so for other ones; it fails for a closed connection alone
-		w := &controlWatch{c, owner}
-		rc.Own(w)
-		l.Defer(func() { w.Happened(rc, reactor.Readable) }) // not before the owner has got c
-		return
-	}
-	go c.awaitEnd(l, owner)
+	_ = c.control.KeepAlive() // it fails for a closed connection alone
+	w := &controlWatch{c, owner}
+	c.control.Own(w)
+	l.Defer(func() { w.Happened(c.control, reactor.Readable) }) // not before the owner has got c
 }
 
 // maxControl is how many octets a proxy may send on a control connection, where it has nothing to say.
 const maxControl = 4 << 10
-
-// awaitEnd reads a control connection to its end, in a goroutine.
-func (c *PacketConn) awaitEnd(l *reactor.Loop, owner PacketOwner) {
-	var b [256]byte
-	for said := 0; said <= maxControl; {
-		n, err := c.control.Read(b[:])
-		if err != nil {
-			break
-		}
-		said += n
-	}
-	l.Post(func() { c.ended(owner) })
-}
 
 // ended tells the owner, once, unless he is who has ended it.
 func (c *PacketConn) ended(owner PacketOwner) {

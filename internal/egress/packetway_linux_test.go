@@ -271,7 +271,7 @@ func TestOpenPacketThroughUpstream(t *testing.T) {
 				if c.Relay().String() != tt.relay || c.Server() != "socks5://"+server.at.String() || c.conn.Local().Addr() != from {
 					t.Errorf("the relay is %v of %s, spoken to from %v; want %s", c.Relay(), c.Server(), c.conn.Local(), tt.relay)
 				}
-				if on, err := unix.GetsockoptInt(c.control.(*reactor.Conn).FD(), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on != 1 {
+				if on, err := unix.GetsockoptInt(c.control.FD(), unix.SOL_SOCKET, unix.SO_KEEPALIVE); err != nil || on != 1 {
 					t.Errorf("SO_KEEPALIVE of the control connection is %d, %v; want 1", on, err)
 				}
 				direct := destination(t, New(Options{Policy: policy(t, false, loopback)}), netip.MustParseAddrPort("127.0.0.1:53"))
