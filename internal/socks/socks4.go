@@ -71,10 +71,10 @@ func parseText(b []byte, from, most int, what string) (text []byte, n int, err e
 }
 
 // AppendRequest4 encodes a request. IPv6 addresses, which SOCKS4 cannot carry, are sent in
-// the 4a form as their text, which our own server and most others understand.
+// the 4a form as their text, which our own server and most others understand. The error never quotes USERID, which is a secret with some.
 func AppendRequest4(dst []byte, r Request4) ([]byte, error) {
 	if len(r.UserID) > MaxUserID || hasControl(r.UserID) {
-		return nil, fmt.Errorf("encode a SOCKS4 request: USERID %q has more than %d octets or holds a control character", r.UserID, MaxUserID)
+		return nil, fmt.Errorf("encode a SOCKS4 request: USERID has more than %d octets or holds a control character", MaxUserID)
 	}
 	ip, name := [4]byte{3: 1}, r.Target.Name // 0.0.0.1 says that a name follows
 	switch a := r.Target.IP; {

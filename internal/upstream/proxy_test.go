@@ -66,7 +66,7 @@ func TestNewProxyRefuses(t *testing.T) {
 		{"a query", "http://u:secret@192.0.2.1?x", "nothing may follow the port"},
 		{"a fragment", "http://u:secret@192.0.2.1#x", "nothing may follow the port"},
 		{"password of SOCKS4", "socks4://u:secret@192.0.2.1", "SOCKS4 has no passwords"},
-		{"user of SOCKS4", "socks4://u%00@192.0.2.1", "socks4://192.0.2.1:1080"},
+		{"user of SOCKS4", "socks4://secret%00@192.0.2.1", "socks4://192.0.2.1:1080"},
 		{"colon in a user of HTTP", "http://a%3ab:secret@192.0.2.1", "no colon"},
 		{"long user of SOCKS5", "socks5://" + strings.Repeat("u", 256) + ":secret@192.0.2.1", "255"},
 		{"long password of SOCKS5", "socks5://u:" + strings.Repeat("secret", 50) + "@192.0.2.1", "255"},
@@ -77,7 +77,7 @@ func TestNewProxyRefuses(t *testing.T) {
 				t.Fatalf("NewProxy(%q) = %v, %v", tt.url, p, err)
 			}
 			if !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
-				t.Errorf("NewProxy(%q): %v; want %q, and no password", tt.url, err, tt.want)
+				t.Errorf("NewProxy(%q): %v; want %q, and no secret", tt.url, err, tt.want)
 			}
 		})
 	}
