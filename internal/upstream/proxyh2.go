@@ -32,6 +32,7 @@ type h2Pool struct {
 // h2Dial is a connection that is being made, for all tunnels that want one.
 type h2Dial struct {
 	from   string
+	until  time.Time     // the deadline of whoever began it, which ends it
 	done   chan struct{} // closed when it is over
 	cancel context.CancelFunc
 	wanted int // how many wait; when nobody does, it is cancelled
@@ -85,10 +86,16 @@ func (l *h2Pool) reserve(ctx context.Context, deadline time.Time, from string, d
 		case <-ctx.Done():
 			err = l.proxy.broken(ctx.Err())
 		}
-		if c, err = l.leave(d, err); c != nil || err != nil {
+		c, err = l.leave(d, err)
+		if c != nil || err != nil && (ctx.Err() != nil || !d.ranOut(deadline)) {
 			return c, true, err
 		}
 	}
+}
+
+// ranOut reports whether a dial may have failed for want of time that others have, who wait until deadline.
+func (d *h2Dial) ranOut(deadline time.Time) bool {
+	return d.until.Before(deadline) && !time.Now().Before(d.until)
 }
 
 // take returns a connection with a place, or the dial to wait for, which it is if anew says so.
@@ -104,7 +111,7 @@ func (l *h2Pool) take(ctx context.Context, deadline time.Time, from string, dial
 	if d == nil {
 		// The connection outlives the tunnel that it is made for, so that tunnel's end must not end it.
 		ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
-		d = &h2Dial{from: from, done: make(chan struct{}), cancel: cancel}
+		d = &h2Dial{from: from, until: deadline, done: make(chan struct{}), cancel: cancel}
 		l.dials[from] = d
 		go l.connect(ctx, deadline, dial, d)
 	}

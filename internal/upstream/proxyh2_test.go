@@ -138,6 +138,32 @@ func TestH2Leader(t *testing.T) {
 	})
 }
 
+// TestH2LeaderInAHurry has the one whose dial it is have less time than another who waits for it, and than the dial takes.
+func TestH2LeaderInAHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, l := h2Served(t, 0, echoing)
+		dial := func(ctx context.Context) (net.Conn, error) {
+			select {
+			case <-time.After(2 * time.Second):
+				return l.dial(ctx)
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		start, left := time.Now(), make(chan error, 1)
+		go func() {
+			_, err := p.Open(t.Context(), start.Add(time.Second), "", dial, named)
+			left <- err
+		}()
+		synctest.Wait()
+		mustOpen(t, p, dial).Close()
+		checkError(t, <-left, reasonTimeout, true, 0)
+		if took := time.Since(start); took != 3*time.Second {
+			t.Errorf("Open took %v, want 3s", took)
+		}
+	})
+}
+
 // TestH2Refusal has the proxy refuse tunnels; the connection stays.
 func TestH2Refusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
