@@ -232,6 +232,22 @@ func TestH2Garbage(t *testing.T) {
 				}
 			})
 		}, reasonTerminated, "reset the stream (HTTP/2 INTERNAL_ERROR)"},
+		{"PROTOCOL_ERROR", func(c *framed) {
+			c.settings()
+			c.frames(func(f h2.Frame) {
+				if _, ok := f.(*h2.HeadersFrame); ok {
+					c.say(func() { _ = c.WriteRSTStream(1, h2.ErrCodeProtocol) })
+				}
+			})
+		}, reasonProtocol, "reset the stream (HTTP/2 PROTOCOL_ERROR)"},
+		{"ENHANCE_YOUR_CALM", func(c *framed) {
+			c.settings()
+			c.frames(func(f h2.Frame) {
+				if _, ok := f.(*h2.HeadersFrame); ok {
+					c.say(func() { _ = c.WriteRSTStream(1, h2.ErrCodeEnhanceYourCalm) })
+				}
+			})
+		}, reasonLimit, "reset the stream (HTTP/2 ENHANCE_YOUR_CALM)"},
 		{"Content-Length", func(c *framed) {
 			c.settings()
 			c.frames(func(f h2.Frame) {
@@ -257,7 +273,7 @@ func TestH2Garbage(t *testing.T) {
 				if e != nil && e.Server && strings.Contains(e.Error(), named.String()) {
 					t.Errorf("error %q is of the proxy, which others hear of, and shows the target", e)
 				}
-				if e != nil && e.Heard != (tt.name == "no answer") {
+				if e != nil && e.Heard != (tt.name == "no answer" || tt.name == "INTERNAL_ERROR" || tt.name == "ENHANCE_YOUR_CALM") {
 					t.Errorf("error %q: the proxy was heard: %v", e, e.Heard)
 				}
 				if got := l.dials.Load(); got != 1 {

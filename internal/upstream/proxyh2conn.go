@@ -224,18 +224,18 @@ func (p *Proxy) untunnelled(ctx context.Context, err error, to Destination, hear
 	case !errors.As(err, &reset):
 		return p.broken(err)
 	}
-	e := &Error{
-		Reason: reasonTerminated, Server: true, Proxy: p.name,
+	e := &Error{ // Heard, since that may stand in the place of an answer, as the end of a connection does elsewhere
+		Reason: reasonTerminated, Server: true, Heard: true, Proxy: p.name,
 		words: fmt.Sprintf("reset the stream (HTTP/2 %v)", reset.Code), // without the target, as in refused5
 	}
 	switch reset.Code {
 	case h2.ErrCodeConnect:
-		e.Reason, e.Server = reasonUnavailable, false
+		e.Reason, e.Server, e.Heard = reasonUnavailable, false, false
 		e.words = fmt.Sprintf("reset the stream to %v (HTTP/2 %v)", to, reset.Code)
 	case h2.ErrCodeRefusedStream, h2.ErrCodeEnhanceYourCalm:
 		e.Reason = reasonLimit
 	case h2.ErrCodeProtocol:
-		e.Reason = reasonProtocol
+		e.Reason, e.Heard = reasonProtocol, false
 	}
 	return e
 }
