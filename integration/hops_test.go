@@ -155,7 +155,15 @@ func newSquid(t *testing.T, open bool, more string) *hop {
 	}
 	h.knows = true
 	hosts := h.write("hosts", "127.0.0.1 www.test only-there.test\n")
-	return h.run("/usr/sbin/squid", "-N", "-f", h.write("squid.conf", "http_port "+h.addr+"\n"+more+"http_access allow "+users+"\nhttp_access deny all\n"+
+	// Its shared memory goes by its name, and stays where it is killed: no other one of that name could start.
+	name := "hop" + strings.NewReplacer(".", "x", ":", "x").Replace(h.addr)
+	t.Cleanup(func() {
+		left, _ := filepath.Glob("/dev/shm/" + name + "-*") // the pattern is good
+		for _, file := range left {
+			_ = os.Remove(file) // it is gone, then
+		}
+	})
+	return h.run("/usr/sbin/squid", "-N", "-n", name, "-f", h.write("squid.conf", "http_port "+h.addr+"\n"+more+"http_access allow "+users+"\nhttp_access deny all\n"+
 		"hosts_file "+hosts+"\ndns_nameservers 127.0.0.1\ndns_timeout 1 second\n"+
 		"access_log stdio:"+h.dir+"/access.log\nbuffered_logs off\ncache_log "+h.dir+"/cache.log\ncoredump_dir "+h.dir+"\n"+
 		"cache deny all\ncache_mem 8 MB\ncache_store_log none\npid_filename none\nnetdb_filename none\npinger_enable off\n"+
