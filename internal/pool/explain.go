@@ -57,12 +57,10 @@ func (p *Pool) Explain(r *Request) []Choice {
 
 // considered is the part of want that the balance would choose from: the server of the session, or the first group.
 func (p *Pool) considered(v *view, want set, r *Request) (s set, kept bool) {
-	if r.Session != "" {
-		if e := p.kept.sessions.get(p.kept.sessions.name(r), time.Now()); e != nil {
-			if i, ok := p.place[e.kept]; ok && want.has(i) {
-				s.add(i)
-				return s, true
-			}
+	if l := p.session(r, time.Now()); l != nil {
+		if i, ok := p.place[l.Value]; ok && want.has(i) {
+			s.add(i)
+			return s, true
 		}
 	}
 	for g := range v.groups {

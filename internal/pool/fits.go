@@ -17,8 +17,8 @@ func (m *Member) Fits(r *Request) bool {
 	case !want.has(m.index) || v.trial.has(m.index):
 		return false
 	case r.Session != "":
-		e := p.kept.sessions.get(p.kept.sessions.name(r), time.Now())
-		return e != nil && e.kept == m.server()
+		l := p.session(r, time.Now())
+		return l != nil && l.Value == m.server()
 	}
 	group := v.first(&want)
 	switch {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"polyport/internal/lease"
 )
 
 // Memory is what outlives a reload, by the names of the pools and the servers: health, ejections, counts of connections,
@@ -68,7 +70,7 @@ func (m *Memory) recall(pool string, servers []Server) (*kept, []*server) {
 	defer m.mu.Unlock()
 	k := m.pools[pool]
 	if k == nil {
-		k = &kept{servers: make(map[string]*server), sessions: newSessions()}
+		k = &kept{servers: make(map[string]*server), sessions: lease.New[*server]()}
 		m.pools[pool] = k
 	}
 	k.mu.Lock()

@@ -103,42 +103,26 @@ func TestDrainedServerLosesItsSessions(t *testing.T) {
 	}
 }
 
-func TestOldestSessionsMakeRoom(t *testing.T) {
-	s, now := newSessions(), time.Now()
-	name := func(i int) sessionName { return s.name(&Request{Session: fmt.Sprint(i)}) }
-	for i := range maxSessions + 10 {
-		s.put(name(i), nil, nil, now, time.Hour)
+// A user who names sessions without end costs the others none of theirs.
+func TestFloodOfSessions(t *testing.T) {
+	p := mustNew(t, Options{Servers: alike(3), Balance: RoundRobin}, nil)
+	const users, each = 50, 20
+	r := func(user, session int) *Request {
+		return &Request{User: fmt.Sprint("user", user), Session: fmt.Sprint(session), TTL: time.Hour}
 	}
-	for i := range maxSessions + 10 {
-		if kept := s.get(name(i), now) != nil; kept != (i >= 10) {
-			t.Fatalf("session %d kept: %v", i, kept)
+	kept := map[[2]int]int{}
+	for u := range users {
+		for s := range each {
+			kept[[2]int{u, s}] = once(t, p, r(u, s))
 		}
 	}
-	later := now.Add(2 * time.Hour)
-	s.put(name(0), nil, nil, later, time.Hour)
-	s.put(name(1), nil, nil, later, time.Hour)
-	entries := 0
-	for i := range s.shards {
-		entries += len(s.shards[i].m)
+	for i := range 100_000 {
+		once(t, p, &Request{User: "mallory", Session: fmt.Sprint(i), TTL: 24 * time.Hour})
 	}
-	if want := maxSessions - 2; s.oldest.Len() != want || entries != want {
-		t.Errorf("%d in the list, %d in the table: each new one must clear two old ones away, want %d", s.oldest.Len(), entries, want)
-	}
-}
-
-func TestFirstToPutASessionWins(t *testing.T) {
-	s, now := newSessions(), time.Now()
-	n := s.name(&Request{Session: "s"})
-	a, b := new(server), new(server)
-	first := s.put(n, nil, a, now, time.Hour)
-	if got := s.put(n, nil, b, now, time.Hour); got != first || got.kept != a {
-		t.Errorf("the second, who saw no session either, has put his own there")
-	}
-	if got := s.put(n, first, b, now, time.Hour); got == first || got.kept != b || s.get(n, now) != got {
-		t.Errorf("who saw the first session could not replace it")
-	}
-	if s.oldest.Len() != 1 {
-		t.Errorf("%d sessions are in the list, want 1", s.oldest.Len())
+	for of, want := range kept {
+		if got := once(t, p, r(of[0], of[1])); got != want {
+			t.Fatalf("session %d of user %d went from server %d to %d", of[1], of[0], want, got)
+		}
 	}
 }
 
