@@ -1,31 +1,25 @@
 package egress
 
 import (
-	"hash/maphash"
 	"strconv"
-	"sync/atomic"
 	"time"
+
+	"polyport/internal/lease"
 )
 
 // Terms remembers when sessions of users (session-k3j in the user name) began to leave from an address of ours, so that they keep it for
-// their time and get another one after it. It is of a fixed size: sessions that fall into one place push each other out. It is safe for
+// their time and get another one after it. How many it remembers is bounded, and shared out among the users (lease.Table). It is safe for
 // concurrent use and outlives a reload.
-type Terms struct {
-	seed   maphash.Seed
-	places [termPlaces]atomic.Uint64 // the upper half is of the session, the lower one when it began, in seconds since 1970
-}
+type Terms struct{ begun *lease.Table[struct{}] }
 
-const (
-	termPlaces = 1 << 15
-	// defaultTerm is how long a session lasts that does not say so.
-	defaultTerm = 10 * time.Minute
-)
+// defaultTerm is how long a session lasts that does not say so.
+const defaultTerm = 10 * time.Minute
 
 // NewTerms makes one that remembers nothing yet.
-func NewTerms() *Terms { return &Terms{seed: maphash.MakeSeed()} }
+func NewTerms() *Terms { return &Terms{lease.New[struct{}]()} }
 
-// of returns what tells this term of a session from others of the same name: the session with the moment at which the term
-// began. Without a session, or on nil, it is the session as it is.
+// of returns what tells this term of a session from others of the same name: the session with the second in which the term
+// began. Without a session, or on nil, it is the session as it is. A term lasts for a second at the least.
 func (t *Terms) of(user, session string, ttl time.Duration, now time.Time) string {
 	if t == nil || session == "" {
 		return session
@@ -33,22 +27,10 @@ func (t *Terms) of(user, session string, ttl time.Duration, now time.Time) strin
 	if ttl <= 0 {
 		ttl = defaultTerm
 	}
-	var h maphash.Hash
-	h.SetSeed(t.seed)
-	_, _ = h.WriteString(user) // never fails
-	_ = h.WriteByte(0)
-	_, _ = h.WriteString(session)
-	sum := h.Sum64()
-	at, name := &t.places[sum%termPlaces], sum>>32<<32
-	for {
-		v := at.Load()
-		age := time.Duration(now.Unix()-int64(uint32(v))) * time.Second
-		if v != 0 && v>>32<<32 == name && age >= 0 && age <= ttl { // to the second, and none too early
-			return session + "@" + strconv.FormatUint(uint64(uint32(v)), 10)
-		}
-		fresh := name | uint64(uint32(now.Unix()))
-		if at.CompareAndSwap(v, fresh) {
-			return session + "@" + strconv.FormatInt(now.Unix(), 10)
-		}
+	n := t.begun.Name(user, []string{session})
+	l := t.begun.Get(n, now)
+	if l == nil {
+		l = t.begun.Put(n, nil, struct{}{}, now, max(ttl, time.Second)) // two terms must not begin in one second
 	}
+	return session + "@" + strconv.FormatInt(l.Begun.Unix(), 10)
 }
