@@ -131,7 +131,7 @@ func (t *tunneling) try(ctx context.Context, u *upstream.Upstream, m *pool.Membe
 	case fail == nil:
 		m.Succeeded()
 		if u == t.way.upstream {
-			link.Server = m.Name()
+			link.Server, link.Until = m.Name(), m.KeptUntil(&t.way.request)
 		}
 	case fail.blame == onNobody, ctx.Err() != nil, fail.OutOfRoom(), t.d.hurried(fail.Error, begun, until):
 		m.Abandoned()
