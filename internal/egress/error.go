@@ -90,9 +90,11 @@ func (e *Error) RCode() (rcode string, info int, ok bool) {
 
 // OutOfRoom reports whether this machine itself has nothing left to connect with, such as descriptors. A LimitReached that
 // a proxy has answered is none.
-func (e *Error) OutOfRoom() bool {
+func (e *Error) OutOfRoom() bool { return e.Reason == LimitReached && outOfRoom(e.Err) }
+
+func outOfRoom(err error) bool {
 	var errno syscall.Errno
-	return e.Reason == LimitReached && errors.As(e.Err, &errno) && errnoReason(errno) == LimitReached
+	return errors.As(err, &errno) && errnoReason(errno) == LimitReached
 }
 
 // serverError is what a pool remembers of a failure, for all to read: why, but not what target the session had.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 
+	"polyport/internal/pool"
 	"polyport/internal/upstream"
 )
 
@@ -34,8 +35,20 @@ type Probe struct {
 const maxProbeHead = 64 << 10
 
 // ProbeUpstream checks a proxy, the pool's member i. ctx bounds it. It costs no client anything and asks no rule: the owner wrote down
-// whom to ask. Nil is health.
+// whom to ask. Nil is health; an error that wraps pool.ErrUnchecked is this machine's own fault, and says nothing of the proxy.
 func (d *Dialer) ProbeUpstream(ctx context.Context, u *upstream.Upstream, i int, p Probe) error {
+	return unlessOurs(d.probeUpstream(ctx, u, i, p))
+}
+
+// unlessOurs marks what says nothing of a server that was probed.
+func unlessOurs(err error) error {
+	if err != nil && (outOfRoom(err) || isOurs(err)) {
+		return fmt.Errorf("%w: %w", pool.ErrUnchecked, err)
+	}
+	return err
+}
+
+func (d *Dialer) probeUpstream(ctx context.Context, u *upstream.Upstream, i int, p Probe) error {
 	deadline, _ := ctx.Deadline()
 	proxy := u.Proxy(i)
 	t := tunneling{d: d, way: &way{upstream: u}}
@@ -61,7 +74,7 @@ func (d *Dialer) ProbeBackend(ctx context.Context, b *upstream.Backend, i int, p
 	deadline, _ := ctx.Deadline()
 	conn, fail := d.dialServer(ctx, b.Server(i), nil, deadline)
 	if fail != nil {
-		return fail
+		return unlessOurs(fail)
 	}
 	defer conn.Close()
 	if fail := writeHeader(conn, b.Header(), Header{}, deadline); fail != nil {

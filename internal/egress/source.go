@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -19,10 +20,15 @@ func (e *noSourceError) Error() string {
 
 func errNoSource(exit string) error { return &noSourceError{exit} }
 
-// isOurs reports whether a failure to connect says nothing of the other side, since the socket could not leave as its exit says.
+// isOurs reports whether a failure to connect says nothing of the other side: the socket could not leave as its exit says, or there is no
+// address or port of ours left for it. Of several attempts all must have failed so.
 func isOurs(err error) bool {
+	var several *attempts
+	if errors.As(err, &several) {
+		return !slices.ContainsFunc(several.all, func(e *Error) bool { return !isOurs(e.Err) })
+	}
 	var none *noSourceError
-	return isSourceError(err) || errors.As(err, &none)
+	return isSourceError(err) || errors.As(err, &none) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // sourceError is why a socket could not be made to leave as its exit says.

@@ -115,8 +115,13 @@ func openBreaker(pause time.Duration) *gobreaker.TwoStepCircuitBreaker[struct{}]
 
 var errFailed = errors.New("the server failed")
 
-// saysNothing reports whether err is of a client that went away, which is no fault of a server.
-func saysNothing(err error) bool { return errors.Is(err, context.Canceled) }
+// ErrUnchecked in the error of a check says that it could not be made, for want of something that is none of the server's.
+var ErrUnchecked = errors.New("the server could not be checked")
+
+// saysNothing reports whether err is of a client that went away, or a check that could not be made, which is no fault of a server.
+func saysNothing(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, ErrUnchecked)
+}
 
 // trial is the one attempt at a server after a pause.
 type trial struct {

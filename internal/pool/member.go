@@ -107,7 +107,7 @@ func (m *Member) Release() {
 }
 
 // Checked says what an active check found; nil is good. Fall bad ones in a row make the server Down, Rise good ones end
-// that, and the first good one ends an ejection. A cancellation says nothing.
+// that, and the first good one ends an ejection. A cancellation and ErrUnchecked say nothing.
 func (m *Member) Checked(err error) {
 	if saysNothing(err) {
 		return
