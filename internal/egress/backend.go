@@ -56,9 +56,9 @@ func (d *Dialer) AuthorizeSite(ctx context.Context, r acl.Request, b *upstream.B
 }
 
 // openBackend connects to one of the backend's servers, as its pool says. The next one is tried as long as they fail.
-func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time, h Header) (Link, *Error) {
+func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time, o OpenOptions) (Link, *Error) {
 	b := p.backend
-	var tried pool.Tried
+	tried := avoiding(b.Pool(), &p.way.request, o.Avoid)
 	var failed failures
 	for {
 		m, err := b.Pool().Choose(&p.way.request, &tried)
@@ -69,7 +69,7 @@ func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time,
 			return Link{}, failed.worst()
 		}
 		tried.Add(m.Index())
-		c, fail := d.tryServer(ctx, p, m, h, attemptUntil(deadline, 1+b.Pool().Usable(&p.way.request, &tried)))
+		c, fail := d.tryServer(ctx, p, m, o.Header, attemptUntil(deadline, 1+b.Pool().Usable(&p.way.request, &tried)))
 		if fail == nil {
 			return Link{
 				Conn: c, Address: peerOf(c), Server: m.Name(), Until: m.KeptUntil(&p.way.request), members: []*pool.Member{m},

@@ -40,12 +40,21 @@ func (l *Link) releaseTo(n int) {
 	l.members = l.members[:n]
 }
 
+// AddTo adds the server to those that a further Open is to avoid.
+func (l *Link) AddTo(avoid *pool.Tried) {
+	if len(l.members) > 0 {
+		avoid.Add(l.members[0].Index()) // the others lie before it
+	}
+}
+
 // OpenOptions says what kind of connection Open is to open.
 type OpenOptions struct {
 	// Loop has a task of that loop open it, and the connection is one of that loop unless the permit Blocks. Nil is a goroutine.
 	Loop *reactor.Loop
 	// Forward prefers a connection to a proxy that forwards requests itself (http, https) to a tunnel through it.
 	Forward bool
+	// Avoid is servers of the upstream or backend that are asked only where no other can be (Link.AddTo).
+	Avoid pool.Tried
 	// Header is what a backend that wants a PROXY header is told of the client. The zero Header says that it is the gateway itself.
 	Header Header
 }
@@ -78,9 +87,9 @@ func (d *Dialer) open(ctx context.Context, p *Permit, o OpenOptions) (Link, erro
 	var err *Error
 	switch {
 	case p.backend != nil:
-		link, err = d.openBackend(ctx, p, deadline, o.Header)
+		link, err = d.openBackend(ctx, p, deadline, o)
 	case p.way != nil && p.way.upstream != nil:
-		link, err = d.openThrough(ctx, p, deadline, o.Forward)
+		link, err = d.openThrough(ctx, p, deadline, o)
 	default:
 		link, err = d.openDirect(ctx, p, deadline)
 	}

@@ -18,9 +18,9 @@ const maxAsked = 4
 
 // openThrough opens a connection through the permit's upstream. What was checked is asked for: an address, or the name where
 // the upstream resolves names.
-func (d *Dialer) openThrough(ctx context.Context, p *Permit, deadline time.Time, forward bool) (Link, *Error) {
+func (d *Dialer) openThrough(ctx context.Context, p *Permit, deadline time.Time, o OpenOptions) (Link, *Error) {
 	w := p.way
-	t := tunneling{d: d, way: w, forward: forward}
+	t := tunneling{d: d, way: w, forward: o.Forward, avoid: o.Avoid}
 	link := Link{Upstream: w.upstream.Name()}
 	var err *Error
 	if w.byName {
@@ -44,6 +44,7 @@ type tunneling struct {
 	d       *Dialer
 	way     *way
 	forward bool
+	avoid   pool.Tried // of the way's upstream, where there are others
 	// relay has proxies asked for a UDP association in the place of a tunnel, and takes its relay; nil is none.
 	relay *netip.AddrPort
 }
@@ -72,13 +73,10 @@ func (t *tunneling) passAny(ctx context.Context, u *upstream.Upstream, r *pool.R
 func (t *tunneling) pass(ctx context.Context, u *upstream.Upstream, r *pool.Request, link *Link,
 	to upstream.Destination, deadline time.Time,
 ) (net.Conn, *Error) {
-	var tried pool.Tried
+	tried := t.leftOut(u, r)
 	var failed failures
 	var unasked *Error // tells less than what a proxy that was asked has said
 	spared := false    // by some of them another address may be reached
-	if t.relay != nil {
-		tried = withoutUDP(u)
-	}
 	for {
 		m, err := u.Pool().Choose(r, &tried)
 		if err != nil {
@@ -106,6 +104,25 @@ func (t *tunneling) pass(ctx context.Context, u *upstream.Upstream, r *pool.Requ
 			return nil, exhausted(u, failed, spared)
 		}
 	}
+}
+
+// leftOut returns the proxies of an upstream that are not asked at all.
+func (t *tunneling) leftOut(u *upstream.Upstream, r *pool.Request) (out pool.Tried) {
+	switch {
+	case t.relay != nil:
+		return withoutUDP(u)
+	case u == t.way.upstream:
+		return avoiding(u.Pool(), r, t.avoid)
+	}
+	return out
+}
+
+// avoiding returns the servers of a pool to avoid, which are none where there is no other.
+func avoiding(p *pool.Pool, r *pool.Request, avoid pool.Tried) pool.Tried {
+	if avoid != (pool.Tried{}) && p.Usable(r, &avoid) == 0 {
+		return pool.Tried{}
+	}
+	return avoid
 }
 
 // exhausted is the Error where there is no other proxy to ask, or no time. Where none was spared another address would fare no better.

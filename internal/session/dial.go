@@ -11,22 +11,12 @@ import (
 // Dial opens the connection that the permit is for, on the session's loop if it has one and the permit does not Block. The caller closes it, or
 // gives it to Relay. The error is an *egress.Error.
 func (s *Session) Dial(ctx context.Context, p *egress.Permit) (net.Conn, error) {
-	link, err := s.open(ctx, p, egress.OpenOptions{})
+	link, err := s.Open(ctx, p, egress.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}
 	s.KeepLink(link) // in the place of that of an earlier try
 	return link.Conn, nil
-}
-
-// DialForward is Dial for requests of HTTP, which a proxy on the way may forward itself (egress.Link.Forward). The caller releases the Link too.
-func (s *Session) DialForward(ctx context.Context, p *egress.Permit) (egress.Link, error) {
-	return s.open(ctx, p, egress.OpenOptions{Forward: true})
-}
-
-// DialTunnel is DialForward for what no proxy on the way may forward itself: TLS to the target, or another protocol than HTTP.
-func (s *Session) DialTunnel(ctx context.Context, p *egress.Permit) (egress.Link, error) {
-	return s.open(ctx, p, egress.OpenOptions{})
 }
 
 // KeepLink has the session release l when it ends, for a connection that Relay is given and Dial has not opened.
@@ -35,7 +25,8 @@ func (s *Session) KeepLink(l egress.Link) {
 	s.link = l
 }
 
-func (s *Session) open(ctx context.Context, p *egress.Permit, o egress.OpenOptions) (egress.Link, error) {
+// Open is Dial for requests of HTTP, as o says but for Loop and Header, which are the session's. The caller releases the Link too.
+func (s *Session) Open(ctx context.Context, p *egress.Permit, o egress.OpenOptions) (egress.Link, error) {
 	o.Loop, o.Header = s.conn.Loop(), s.header(p)
 	link, err := s.runtime.Egress.Open(ctx, p, o)
 	for try := 0; err != nil && try < roomTries && isOutOfRoom(err) && s.makeRoom(ctx); try++ {

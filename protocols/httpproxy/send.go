@@ -10,6 +10,7 @@ import (
 
 	"polyport/internal/egress"
 	"polyport/internal/http1"
+	balance "polyport/internal/pool"
 )
 
 // transfer is what must be known of a request that is forwarded once its fields
@@ -32,10 +33,11 @@ type transfer struct {
 	forwarded bool   // and it is that server which forwards the request
 
 	origin    *origin
-	upload    *upload // nil unless the body goes out beside the answer
-	repeats   int     // how often the request was sent again on a fresh connection
-	heard     bool    // some of an answer has come
-	answering bool    // the final response is on its way to the client
+	upload    *upload       // nil unless the body goes out beside the answer
+	avoid     balance.Tried // the servers that have closed a fresh connection on it
+	repeats   int           // how often the request was sent again on a fresh connection
+	heard     bool          // some of an answer has come
+	answering bool          // the final response is on its way to the client
 	halfShut  time.Time
 	unwatch   func() bool
 }
@@ -126,11 +128,7 @@ func (c *client) takeOwned() *origin {
 
 // dial opens a new connection to the origin, or to a proxy that forwards to it.
 func (c *client) dial() (*origin, error) {
-	open := c.s.DialForward
-	if c.tunnels() {
-		open = c.s.DialTunnel
-	}
-	link, err := open(c.t.ctx, c.t.permit)
+	link, err := c.s.Open(c.t.ctx, c.t.permit, egress.OpenOptions{Forward: !c.tunnels(), Avoid: c.t.avoid})
 	if err != nil {
 		c.t.hop = ""
 		return nil, err
@@ -184,6 +182,7 @@ func (c *client) repeatable(o *origin, err error) bool {
 			return false
 		}
 		c.t.repeats++
+		o.link.AddTo(&c.t.avoid)
 	}
 	return true
 }
