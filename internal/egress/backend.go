@@ -130,8 +130,8 @@ func (d *Dialer) dialServer(ctx context.Context, s upstream.Server, from *origin
 		return nil, fail
 	}
 	c, fail := d.dialSet(ctx, &set, deadline)
-	if fail == nil && len(set.addrs) > 1 {
-		d.families.won(s.Name, peerOf(c).Addr().Is6(), time.Now())
+	if fail == nil {
+		d.remember(s.Name, &set, peerOf(c).Addr().Is6())
 	}
 	return c, fail
 }

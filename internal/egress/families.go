@@ -2,6 +2,8 @@ package egress
 
 import (
 	"hash/maphash"
+	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -59,6 +61,16 @@ func (f *Families) last(host string, now time.Time) (is6, known bool) {
 	}
 	age := now.Unix()/60 - int64(uint32(v>>familyBit))
 	return v&familyBit == 1, age >= 0 && age <= int64(familyMemory/time.Minute)
+}
+
+// remember notes which family has connected for a name, if the other one could have.
+func (d *Dialer) remember(host string, set *dialSet, is6 bool) {
+	if set.from != nil && !(set.from.source.Has(true) && set.from.source.Has(false)) {
+		return // the exit has decided that, and others leave by another one
+	}
+	if slices.ContainsFunc(set.addrs, func(a netip.Addr) bool { return a.Is6() != is6 }) {
+		d.families.won(host, is6, time.Now())
+	}
 }
 
 // firstFamily reports whether IPv6 is the family that a race for a name begins with.

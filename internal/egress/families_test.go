@@ -1,11 +1,15 @@
 package egress
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"polyport/internal/exit"
 )
 
 func TestFamilies(t *testing.T) {
@@ -106,6 +110,37 @@ func TestARaceRemembers(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// What only one way out made of a name is nothing for the others to go by.
+func TestAFamilyWithoutARivalIsNotRemembered(t *testing.T) {
+	four := &exit.Source{Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/32")}}
+	tests := []struct {
+		name   string
+		pinned string
+		from   *origin
+		script script
+		want   bool
+	}{
+		{"both", a4 + " " + a6, nil, script{a4: {}, a6: {err: errors.New("no")}}, true},
+		{"two of IPv4", a4 + " " + b4, nil, script{a4: {}, b4: {}}, false},
+		{"both, by an exit of IPv4", a4 + " " + a6, &origin{source: four}, script{a4: {}, a6: {err: errNoSource("four")}}, false},
+		{"both, by an exit of both", a4 + " " + a6, &origin{source: &exit.Source{Mark: 7}}, script{a4: {}, a6: {err: errors.New("no")}}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := New(Options{Families: NewFamilies()})
+			d.dial = newFakeNet(tt.script).dial
+			p := permitFor(t, d, tt.pinned)
+			p.pinned.from = tt.from
+			if _, err := d.Open(t.Context(), p, OpenOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, known := d.families.last(p.target.Host(), time.Now()); known != tt.want {
+				t.Errorf("remembered: %v, want %v", known, tt.want)
+			}
 		})
 	}
 }

@@ -109,9 +109,7 @@ func (d *Dialer) openDirect(ctx context.Context, p *Permit, deadline time.Time) 
 		return Link{}, err
 	}
 	to := peerOf(c)
-	if len(p.pinned.addrs) > 1 {
-		d.families.won(p.target.Host(), to.Addr().Is6(), time.Now())
-	}
+	d.remember(p.target.Host(), &p.pinned, to.Addr().Is6())
 	return Link{Conn: c, Address: to}, nil
 }
 
