@@ -71,9 +71,7 @@ func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time,
 		tried.Add(m.Index())
 		c, fail := d.tryServer(ctx, p, m, o.Header, attemptUntil(deadline, 1+b.Pool().Usable(&p.way.request, &tried)))
 		if fail == nil {
-			return Link{
-				Conn: c, Address: peerOf(c), Server: m.Name(), Until: m.KeptUntil(&p.way.request), members: []*pool.Member{m},
-			}, nil
+			return Link{Conn: c, Address: peerOf(c), Server: m.Name(), members: []*pool.Member{m}}, nil
 		}
 		if failed.add(fail); failed.final(ctx) || isOver(deadline) {
 			return Link{}, failed.worst()

@@ -21,9 +21,6 @@ type Link struct {
 	Exit, Upstream, Server string
 	// Forward is the proxy that Conn leads to and no further, for requests in absolute-form; nil for a connection to the target.
 	Forward *upstream.Proxy
-	// Until is when the session ends that keeps the server: from then on the connection must not be lent to a request of the session, which may
-	// have got another one. Zero is never.
-	Until time.Time
 
 	members []*pool.Member
 }

@@ -148,7 +148,7 @@ func (t *tunneling) try(ctx context.Context, u *upstream.Upstream, m *pool.Membe
 	case fail == nil:
 		m.Succeeded()
 		if u == t.way.upstream {
-			link.Server, link.Until = m.Name(), m.KeptUntil(&t.way.request)
+			link.Server = m.Name()
 		}
 	case fail.blame == onNobody, ctx.Err() != nil, fail.OutOfRoom(), t.d.hurried(fail.Error, begun, until):
 		m.Abandoned()

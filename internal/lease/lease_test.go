@@ -100,7 +100,7 @@ func TestFloodHurtsTheFlooder(t *testing.T) {
 func TestOldestOfEqualsMakesRoom(t *testing.T) {
 	table, now := New[int](), time.Now()
 	var first Name // of one part
-	const users = 2 * parts * perPart
+	const users = 3 * parts * perPart / 2
 	for i := range users {
 		n := named(table, fmt.Sprint("user", i), 0)
 		if i == 0 {
@@ -143,7 +143,7 @@ func TestShare(t *testing.T) {
 		n    Name
 	}
 	var all []taken
-	for i := range 2 * parts * perPart {
+	for i := range 3 * parts * perPart / 2 {
 		u := fmt.Sprint("user", min(rnd.IntN(users), rnd.IntN(users), rnd.IntN(users), rnd.IntN(users))) // some take far more than others
 		n := named(table, u, i)
 		table.Put(n, nil, 0, now, time.Hour)
@@ -170,7 +170,7 @@ func TestManyAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	for g := range 8 {
 		all.Go(func() {
-			for i := range 20_000 {
+			for i := range 5_000 {
 				n := named(table, fmt.Sprint("user", g%3), i)
 				old := table.Get(n, now)
 				if l := table.Put(n, old, g, now.Add(time.Duration(i)), time.Millisecond); l == nil {
@@ -199,7 +199,7 @@ func TestGetDoesNotAllocate(t *testing.T) {
 // A part that one user has filled, which costs the most.
 func BenchmarkPut(b *testing.B) {
 	table, now := New[int](), time.Now()
-	for i := range 2 * parts * perPart {
+	for i := range 3 * parts * perPart / 2 {
 		table.Put(named(table, fmt.Sprint("user", i%5000), i), nil, 0, now, time.Hour)
 	}
 	names := make([]Name, 1<<16)

@@ -22,19 +22,6 @@ func (p *Pool) session(r *Request, now time.Time) *lease.Lease[*server] {
 	return p.kept.sessions.Get(p.sessionName(r), now)
 }
 
-// KeptUntil is until when the session of r keeps this server: a moment that is over where it keeps another one, or none any more; zero
-// where r names no session.
-func (m *Member) KeptUntil(r *Request) time.Time {
-	if r.Session == "" {
-		return time.Time{}
-	}
-	now := time.Now()
-	if l := m.p.session(r, now); l != nil && l.Value == m.server() {
-		return l.Until
-	}
-	return now
-}
-
 // takeForSession takes the server that the session keeps, and another of want, which then is the one, if it may not be used.
 func (p *Pool) takeForSession(v *view, want set, r *Request) *Member {
 	n, now := p.sessionName(r), time.Now()

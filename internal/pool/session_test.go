@@ -103,29 +103,6 @@ func TestDrainedServerLosesItsSessions(t *testing.T) {
 	}
 }
 
-func TestKeptUntil(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := mustNew(t, Options{Servers: alike(2), Balance: RoundRobin}, nil)
-		r, begun := &Request{User: "u", Session: "s", TTL: time.Minute}, time.Now()
-		first := once(t, p, r)
-		time.Sleep(time.Second)
-		m, other := p.Members()[first], p.Members()[1-first]
-		if got := m.KeptUntil(&Request{User: "u"}); !got.IsZero() {
-			t.Errorf("without a session: until %v", got)
-		}
-		if got := m.KeptUntil(r); got != begun.Add(time.Minute) {
-			t.Errorf("a second after it began: until %v, want %v", got, begun.Add(time.Minute))
-		}
-		if got := other.KeptUntil(r); got != time.Now() {
-			t.Errorf("of another server: until %v, want now", got)
-		}
-		time.Sleep(time.Minute)
-		if got := m.KeptUntil(r); got != time.Now() {
-			t.Errorf("after it: until %v, want now", got)
-		}
-	})
-}
-
 // A user who names sessions without end costs the others none of theirs.
 func TestFloodOfSessions(t *testing.T) {
 	p := mustNew(t, Options{Servers: alike(3), Balance: RoundRobin}, nil)

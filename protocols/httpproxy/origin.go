@@ -108,12 +108,10 @@ func (o *origin) abort() {
 }
 
 // stale reports whether the origin has closed the connection, or spoken, while
-// nothing was asked of it, or the session is over that the connection is of.
+// nothing was asked of it.
 func (o *origin) stale() bool {
 	switch {
 	case o.r.Buffered() > 0:
-		return true
-	case !o.link.Until.IsZero() && !time.Now().Before(o.link.Until):
 		return true
 	case o.on != nil:
 		return o.staleOnLoop()
