@@ -1,9 +1,11 @@
 package geoip
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 
@@ -12,6 +14,24 @@ import (
 
 // maxSize is the most that a database may have, in bytes: those of all cities have about 65 MiB.
 const maxSize = 256 << 20
+
+// maxCheck is the longest that the check of a database may take: that of all cities takes some seconds.
+const maxCheck = time.Minute
+
+// errSlow is a database that is made so that it cannot be gone through.
+var errSlow = fmt.Errorf("it takes more than %v to check, so it is hardly a database of countries or cities; fetch it again", maxCheck)
+
+// contentError is what no further reading of the same file would mend.
+type contentError struct {
+	path string
+	err  error
+}
+
+// Error implements error.
+func (e *contentError) Error() string { return e.path + ": " + e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *contentError) Unwrap() error { return e.err }
 
 // content is one state of the file. It is immutable but for what it remembers.
 type content struct {
@@ -22,20 +42,22 @@ type content struct {
 }
 
 // load reads the file into memory. It is not mapped: to overwrite a mapped file in place kills whoever reads it (SIGBUS).
-func load(path string) (*content, error) {
+func load(ctx context.Context, path string) (*content, error) {
 	data, err := file.Read(path, maxSize)
 	if err != nil {
 		return nil, fmt.Errorf("read the database of countries: %w", err)
 	}
-	c, err := parse(data)
+	ctx, cancel := context.WithTimeoutCause(ctx, maxCheck, errSlow)
+	defer cancel()
+	c, err := parse(ctx, data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, &contentError{path, err}
 	}
 	return c, nil
 }
 
-// parse makes content of a file's bytes, which it keeps.
-func parse(data []byte) (*content, error) {
+// parse makes content of a file's bytes, which it keeps. It ends soon after ctx, with its cause.
+func parse(ctx context.Context, data []byte) (*content, error) {
 	r, err := maxminddb.OpenBytes(data, maxminddb.DisableStringCache())
 	if err != nil {
 		return nil, fmt.Errorf("it is no whole database in MaxMind's format; fetch it again: %w", err)
@@ -44,28 +66,37 @@ func parse(data []byte) (*content, error) {
 		// Verify wants one, and some publishers give none.
 		r.Metadata.Description = map[string]string{"en": r.Metadata.DatabaseType}
 	}
+	countries, err := walk(ctx, r)
+	if err != nil {
+		return nil, err
+	}
 	if err := r.Verify(); err != nil {
 		return nil, fmt.Errorf("the database is damaged; fetch it again: %w", err)
 	}
-	if !holdsCountries(r) {
+	if !countries {
 		return nil, fmt.Errorf("the database is one of %q and holds no countries; take one of countries or cities, such as GeoLite2-Country.mmdb",
 			r.Metadata.DatabaseType)
 	}
 	return &content{reader: r}, nil
 }
 
-// holdsCountries looks for the first network that has a country.
-func holdsCountries(r *maxminddb.Reader) bool {
-	left := 100_000 // a database without any need not be walked to its end
+// walk goes once through all that Verify goes through, which knows no end: records may point to each other, and nodes of the tree lie
+// below several, so that a small file takes hours. It reports whether some network has a country. What is damaged it leaves to Verify.
+func walk(ctx context.Context, r *maxminddb.Reader) (countries bool, err error) {
+	seen := map[uintptr]struct{}{}
 	for result := range r.Networks(maxminddb.IncludeNetworksWithoutData()) {
-		if decode(result) != 0 {
-			return true
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
 		}
-		if left--; left == 0 {
-			return false
+		if _, again := seen[result.Offset()]; again || !result.Found() {
+			continue
 		}
+		seen[result.Offset()] = struct{}{}
+		var whole any
+		_ = result.Decode(&whole)
+		countries = countries || decode(result) != 0
 	}
-	return false
+	return countries, nil
 }
 
 // country returns the country of a.

@@ -29,11 +29,11 @@ type Database struct {
 
 // Open reads the database at path, up to 256 MiB, into memory and looks every second from then on whether the file has
 // changed. A change that cannot be taken leaves the old content in force; log is told of it, once for each. The error is
-// of a file that is not there, is damaged or holds no countries. Close has to be called.
+// of a file that is not there, is damaged, holds no countries or takes more than a minute to check. Close has to be called.
 func Open(path string, log func(error)) (*Database, error) {
 	d := &Database{path: path, log: log, done: make(chan struct{})}
 	st, _ := file.StampOf(path) // load says better what is wrong
-	fresh, err := load(path)
+	fresh, err := load(context.Background(), path)
 	if err != nil {
 		return nil, err
 	}
@@ -63,21 +63,21 @@ func (d *Database) Close() {
 	<-d.done
 }
 
-// reread takes the file's new content, if there is some and nobody is writing it.
-func (d *Database) reread(now time.Time) {
+// reread takes the file's new content, if there is some and nobody is writing it. It ends soon after ctx.
+func (d *Database) reread(ctx context.Context, now time.Time) {
 	d.reading.Lock()
 	defer d.reading.Unlock()
 	st, due := d.look(d.path, now)
 	if !due {
 		return
 	}
-	fresh, err := load(d.path)
-	if err == nil {
+	fresh, err := load(ctx, d.path)
+	switch {
+	case err == nil:
 		d.now.Store(fresh)
 		d.took(st, true)
-		return
-	}
-	if d.refused(st, now) && d.log != nil {
+	case ctx.Err() != nil: // nobody wants it any more
+	case d.refused(st, now, err) && d.log != nil:
 		d.log(fmt.Errorf("the database of countries was changed, but the change cannot be taken and the old one holds: %w", err))
 	}
 }

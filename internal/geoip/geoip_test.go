@@ -154,7 +154,7 @@ func TestOpenFaults(t *testing.T) {
 func TestTruncated(t *testing.T) {
 	whole := all(t, "DE")
 	for n := range whole {
-		if c, err := parse(whole[:n:n]); err == nil {
+		if c, err := parse(t.Context(), whole[:n:n]); err == nil {
 			t.Fatalf("%d bytes of %d are taken: %v", n, len(whole), c.reader.Metadata)
 		}
 	}
@@ -184,7 +184,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("\xab\xcd\xefMaxMind.com"))
 	addrs := []netip.Addr{netip.MustParseAddr("8.8.8.8"), netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("2a00::1"), netip.MustParseAddr("::")}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parse(data)
+		c, err := parse(t.Context(), data)
 		if err != nil {
 			return
 		}

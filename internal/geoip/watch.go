@@ -2,6 +2,7 @@ package geoip
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"polyport/internal/file"
@@ -13,7 +14,7 @@ const (
 	// stillFor is how long a file has to be left alone before it is read: who copies a database over another one takes
 	// his time, and half of it is none.
 	stillFor = 3 * time.Second
-	// retryEvery is how often a file is read again that could not be taken and has not changed since: some faults,
+	// retryEvery is how often a file is read again that could not be read and has not changed since: some faults,
 	// such as permissions, pass with no trace in it.
 	retryEvery = 30 * time.Second
 )
@@ -27,6 +28,7 @@ type watched struct {
 	since time.Time  // when the file was first seen so
 
 	failing bool // the last content that was tried could not be taken
+	final   bool // and will not be, as long as the file does not change
 	failed  file.Stamp
 	tried   time.Time
 }
@@ -41,7 +43,7 @@ func (d *Database) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			d.reread(time.Now())
+			d.reread(ctx, time.Now())
 		}
 	}
 }
@@ -57,7 +59,7 @@ func (w *watched) look(path string, now time.Time) (st file.Stamp, due bool) {
 	case w.settled && st.Same(w.taken):
 		w.failing = false // it is again what it was
 		return st, false
-	case w.failing && st.Same(w.failed) && now.Sub(w.tried) < retryEvery:
+	case w.failing && st.Same(w.failed) && (w.final || now.Sub(w.tried) < retryEvery):
 		return st, false
 	}
 	return st, still
@@ -68,9 +70,11 @@ func (w *watched) took(st file.Stamp, settled bool) {
 	w.taken, w.settled, w.failing = st, settled, false
 }
 
-// refused says that the content with this stamp cannot be taken, and reports whether that is new.
-func (w *watched) refused(st file.Stamp, now time.Time) (fresh bool) {
+// refused says why the content with this stamp cannot be taken, and reports whether that is new.
+func (w *watched) refused(st file.Stamp, now time.Time, why error) (fresh bool) {
 	fresh = !w.failing || !st.Same(w.failed)
 	w.failing, w.failed, w.tried = true, st, now
+	var content *contentError
+	w.final = st.Settled(now) && errors.As(why, &content)
 	return fresh
 }

@@ -1,6 +1,7 @@
 package geoip
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -211,7 +212,7 @@ func TestRetries(t *testing.T) {
 	put(t, path, all(t, "DE"))
 	start := time.Now().Add(time.Hour)
 	st, due := w.look(path, start)
-	if !due || !w.refused(st, start) {
+	if !due || !w.refused(st, start, fs.ErrPermission) {
 		t.Fatalf("a new file is due: %v", due)
 	}
 	for _, tt := range []struct {
@@ -219,7 +220,7 @@ func TestRetries(t *testing.T) {
 		want  bool
 	}{{time.Second, false}, {29 * time.Second, false}, {30 * time.Second, true}} {
 		st, due := w.look(path, start.Add(tt.after))
-		if due != tt.want || due && w.refused(st, start.Add(tt.after)) {
+		if due != tt.want || due && w.refused(st, start.Add(tt.after), fs.ErrPermission) {
 			t.Errorf("after %v it is due: %v, want %v, and not to be told again", tt.after, due, tt.want)
 		}
 	}
@@ -273,9 +274,9 @@ func (d *Database) refresh() error {
 		return nil
 	}
 	now := time.Now()
-	fresh, err := load(d.path)
+	fresh, err := load(context.Background(), d.path)
 	if err != nil {
-		d.refused(st, now)
+		d.refused(st, now, err)
 		return err
 	}
 	d.now.Store(fresh)
