@@ -353,7 +353,7 @@ func TestUserParametersTellNothing(t *testing.T) {
 	if !strings.HasPrefix(want, "HTTP/1.1 407 ") {
 		t.Fatalf("a wrong password is answered with %q", want)
 	}
-	for _, parameters := range []string{"+exit-eu", "+exit-nowhere", "+country-de", "+country-jp", "+exit-us+country-de", "+session-s1"} {
+	for _, parameters := range []string{"+exit-eu", "+exit-nowhere", "+country-de", "+country-jp", "+exit-us+country-de", "+session-s1", "+colour-red", "+exit", "+", "+ttl-10m", "+exit-eu+exit-us"} {
 		if got := ask(parameters); got != want {
 			t.Errorf("alice%s with a wrong password is answered with %q, and without parameters with %q", parameters, got, want)
 		}

@@ -93,8 +93,8 @@ func (w Wish) String() string {
 
 // ParseUser parts a user name as a client presents it into the user and what he wishes of his way out, as in
 // "alice+exit-eu+session-k3j+ttl-10m": parts behind "+", each a key, "-" and a value, in any order and none twice. Where
-// nothing is allowed the whole name is the user. The error names the part that is wrong; there is then no user. Whether an
-// exit of that name is there is not looked at.
+// nothing is allowed the whole name is the user. The error names the part that is wrong, for the user alone, who is told beside
+// it: nobody else need know what is allowed. Whether an exit of that name is there is not looked at.
 func ParseUser(name string, allowed Parameters) (user string, w Wish, err error) {
 	if allowed == (Parameters{}) {
 		return name, Wish{}, nil
@@ -108,11 +108,11 @@ func ParseUser(name string, allowed Parameters) (user string, w Wish, err error)
 		var part string
 		part, rest, more = strings.Cut(rest, "+")
 		if err := w.parse(part, &allowed, &seen); err != nil {
-			return "", Wish{}, fmt.Errorf("+%.*q in the user name: %w", mostQuoted, part, err)
+			return user, Wish{}, fmt.Errorf("+%.*q in the user name: %w", mostQuoted, part, err)
 		}
 	}
 	if w.TTL != 0 && w.Session == "" {
-		return "", Wish{}, fmt.Errorf("%s in the user name: it says how long a session holds, and there is none; add +%s-NAME", Wish{TTL: w.TTL}, KeySession)
+		return user, Wish{}, fmt.Errorf("%s in the user name: it says how long a session holds, and there is none; add +%s-NAME", Wish{TTL: w.TTL}, KeySession)
 	}
 	return user, w, nil
 }

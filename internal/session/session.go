@@ -201,12 +201,10 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if s.runtime.Auth == nil {
 		return auth.Identity{}, auth.ErrBadCredentials
 	}
-	user, wish, err := exit.ParseUser(c.User, s.runtime.UserParameters)
-	if err != nil {
-		return auth.Identity{}, s.unmet(err)
-	}
+	user, wish, malformed := exit.ParseUser(c.User, s.runtime.UserParameters)
 	c.User = user
 	var id auth.Identity
+	var err error
 	s.aside(func() { // a hash takes its time, and the log may
 		if id, err = s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c); err != nil {
 			s.manager.authFailed(s, c.User, err)
@@ -215,7 +213,10 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if err != nil {
 		return auth.Identity{}, err
 	}
-	if err := s.runtime.Egress.Meets(wish); err != nil { // not before: strangers need not know which exits there are
+	if malformed != nil { // not before, as the next: strangers need know neither what may be said nor which exits there are
+		return auth.Identity{}, s.unmet(malformed)
+	}
+	if err := s.runtime.Egress.Meets(wish); err != nil {
 		return auth.Identity{}, s.unmet(err)
 	}
 	s.identify(id)

@@ -35,6 +35,9 @@ func TestWishes(t *testing.T) {
 		{name: "a country that no server is in", parameters: all, user: "alice+country-de", password: "right", err: ErrWish, reason: "bad_user_parameters"},
 		{name: "what is malformed", parameters: all, user: "alice+exit", password: "right", err: ErrWish, reason: "bad_user_parameters"},
 		{name: "strangers do not hear which exits there are", parameters: all, user: "alice+exit-gone", password: "wrong", err: auth.ErrBadCredentials, reason: "bad_credentials", failed: true},
+		{name: "nor what is allowed to be said", parameters: exit.Parameters{Session: true}, user: "alice+exit-us", password: "wrong", err: auth.ErrBadCredentials, reason: "bad_credentials", failed: true},
+		{name: "nor what is malformed", parameters: all, user: "alice+exit", password: "wrong", err: auth.ErrBadCredentials, reason: "bad_credentials", failed: true},
+		{name: "nor that a name is missing", parameters: all, user: "+exit-us", password: "right", err: auth.ErrBadCredentials, reason: "bad_credentials", failed: true},
 		{name: "what is not allowed", parameters: exit.Parameters{Session: true}, user: "alice+exit-us", password: "right", err: ErrWish, reason: "bad_user_parameters"},
 		{name: "a letter like any other", user: "alice+exit-us", password: "right", err: auth.ErrBadCredentials, reason: "bad_credentials", failed: true},
 	}
