@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/oschwald/maxminddb-golang/v2"
 
@@ -27,8 +29,24 @@ type contentError struct {
 	err  error
 }
 
+// maxTold is how many bytes of what is wrong with a file are told: some faults repeat what stands there, whatever it is.
+const maxTold = 300
+
 // Error implements error.
-func (e *contentError) Error() string { return e.path + ": " + e.err.Error() }
+func (e *contentError) Error() string {
+	why := e.err.Error()
+	if len(why) > maxTold {
+		why = why[:maxTold] + "..."
+	}
+	return e.path + ": " + strings.Map(printable, why)
+}
+
+func printable(r rune) rune {
+	if !unicode.IsPrint(r) {
+		return '?'
+	}
+	return r
+}
 
 // Unwrap returns the cause.
 func (e *contentError) Unwrap() error { return e.err }
