@@ -84,7 +84,7 @@ func parse(ctx context.Context, data []byte) (*content, error) {
 		// Verify wants one, and some publishers give none.
 		r.Metadata.Description = map[string]string{"en": r.Metadata.DatabaseType}
 	}
-	countries, err := walk(ctx, r)
+	countries, err := walk(ctx, r, data)
 	if err != nil {
 		return nil, err
 	}
@@ -98,23 +98,47 @@ func parse(ctx context.Context, data []byte) (*content, error) {
 	return &content{reader: r}, nil
 }
 
-// walk goes once through all that Verify goes through, which knows no end: records may point to each other, and nodes of the tree lie
-// below several, so that a small file takes hours. It reports whether some network has a country. What is damaged it leaves to Verify.
-func walk(ctx context.Context, r *maxminddb.Reader) (countries bool, err error) {
-	seen := map[uintptr]struct{}{}
-	for result := range r.Networks(maxminddb.IncludeNetworksWithoutData()) {
-		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
+// walk goes once through the records that Verify goes through, which knows no end: they may point to each other, so that a small file
+// takes hours. It reports whether one has a country. What is damaged it leaves to Verify. It looks at each node of the tree once,
+// in the order of the file: a hostile one leads to the same nodes by 2^128 ways, on which the library would go.
+func walk(ctx context.Context, r *maxminddb.Reader, data []byte) (countries bool, err error) {
+	const separator = 16 // octets between the tree and the records
+	count, size := r.Metadata.NodeCount, r.Metadata.RecordSize/4
+	if size < 6 || size > 8 || count > uint(len(data))/size {
+		return false, nil // damaged
+	}
+	seen := make(map[uint]struct{})
+	for i := range count {
+		for _, to := range branches(data[i*size:][:size]) {
+			if _, again := seen[to]; again || to < count+separator {
+				continue // another node, or nothing
+			}
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			seen[to] = struct{}{}
+			record := r.LookupOffset(uintptr(to - count - separator))
+			var whole any
+			_ = record.Decode(&whole)
+			countries = countries || decode(record) != 0
 		}
-		if _, again := seen[result.Offset()]; again || !result.Found() {
-			continue
-		}
-		seen[result.Offset()] = struct{}{}
-		var whole any
-		_ = result.Decode(&whole)
-		countries = countries || decode(result) != 0
 	}
 	return countries, nil
+}
+
+// branches returns where a node leads, which has two records of 24, 28 or 32 bits. Of 28 the fourth octet is of both.
+func branches(node []byte) (to [2]uint) {
+	half := len(node) / 2
+	for i, octets := range [2][]byte{node[:half], node[len(node)-half:]} {
+		for _, b := range octets {
+			to[i] = to[i]<<8 | uint(b)
+		}
+	}
+	if len(node) == 7 {
+		to[0] |= uint(node[3]>>4) << 24
+		to[1] |= uint(node[3]&0xf) << 24
+	}
+	return to
 }
 
 // country returns the country of a.
