@@ -12,6 +12,7 @@ import (
 // it is not closed meanwhile.
 type PacketConn struct {
 	conn    *reactor.PacketConn
+	device  string         // the network interface that it leaves by; "" for any
 	relay   netip.AddrPort // of an upstream; invalid where datagrams go to their targets
 	control *reactor.Conn  // whose end is that of the relay; nil: there is none
 	link    Link           // of control
@@ -60,7 +61,15 @@ func openTargets(l *reactor.Loop, from *origin, is6 bool, owner PacketOwner) (*P
 	if err != nil {
 		return nil, &Error{Reason: connectReason(err), Err: err}
 	}
-	return &PacketConn{conn: conn}, nil
+	return &PacketConn{conn: conn, device: from.device()}, nil
+}
+
+// device names the network interface that sockets leave by; "" is any.
+func (o *origin) device() string {
+	if o == nil {
+		return ""
+	}
+	return o.source.Interface
 }
 
 // local returns the address of a family that a socket is to have: the unspecified one leaves that to the system.
@@ -124,6 +133,16 @@ func (c *PacketConn) Send(l *reactor.Loop, to Destination, payload []byte) {
 
 // Flush sends what Send has taken.
 func (c *PacketConn) Flush(l *reactor.Loop) reactor.Sent { return c.conn.Flush(l) }
+
+// Lost reports whether the network interface that it leaves by has gone since it was opened. Nothing passes then, even if one of that name
+// has come in its place. It is for when Flush could send nothing.
+func (c *PacketConn) Lost() bool {
+	if c.device == "" {
+		return false
+	}
+	now, err := c.conn.Device()
+	return err != nil || now != c.device
+}
 
 // Close has the socket closed, and the association with an upstream, from any goroutine.
 func (c *PacketConn) Close() {

@@ -51,6 +51,7 @@ func (c *PacketConn) openToRelay(l *reactor.Loop, from *origin, owner PacketOwne
 			return err
 		}
 	}
+	c.device = from.device()
 	var err error
 	if c.conn, err = openSocket(l, from, local, owner); err != nil {
 		return &Error{Reason: connectReason(err), Err: err}

@@ -108,6 +108,13 @@ func (p *PacketConn) Watch(l *Loop, owner PacketOwner) error {
 // Local returns the address that the socket is bound to. It may be called from any goroutine.
 func (p *PacketConn) Local() netip.AddrPort { return p.local }
 
+// Device returns the name of the network interface that the socket is bound to (SO_BINDTODEVICE), "" for none. The error is that it is
+// not there any more.
+func (p *PacketConn) Device() (string, error) {
+	name, err := unix.GetsockoptString(p.sock.fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	return name, os.NewSyscallError("getsockopt", err)
+}
+
 // Loop returns the socket's loop, nil before Watch.
 func (p *PacketConn) Loop() *Loop { return p.sock.loop }
 

@@ -70,6 +70,9 @@ func (p *PacketConn) Watch(*Loop, PacketOwner) error { return ErrUnsupported }
 // Local returns the address that the socket is bound to.
 func (p *PacketConn) Local() netip.AddrPort { return netip.AddrPort{} }
 
+// Device fails with ErrUnsupported.
+func (p *PacketConn) Device() (string, error) { return "", ErrUnsupported }
+
 // Loop returns the socket's loop.
 func (p *PacketConn) Loop() *Loop { return nil }
 

@@ -304,8 +304,11 @@ func (w *writer) flush() {
 	out := w.out
 	s := out.conn.Flush(w.loop)
 	w.out = nil
-	if s.Datagrams > 0 { // what is dropped keeps nothing alive
+	switch {
+	case s.Datagrams > 0: // what is dropped keeps nothing alive
 		w.a.active, out.used = w.loop.Now(), w.loop.Now()
+	case s.Dropped > 0 && out.conn.Lost():
+		out.stop() // the next one leaves by what has that name then
 	}
 	w.a.counts.FromClient += s.Datagrams
 	w.a.counts.BytesFromClient += s.Bytes

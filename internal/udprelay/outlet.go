@@ -107,13 +107,13 @@ func (a *Association) note(p *egress.Permit, o *outlet) {
 
 // makeRoom closes an outlet that has long not been used, if there is one.
 func (w *writer) makeRoom() bool {
+	w.flush() // what waits may be for the one that is closed
 	a, since := w.a, w.loop.Now()-flowLife
 	for _, o := range a.outlets {
 		if o.opening || o.conn != nil && o.used > since || w.loop.Now() < o.until {
 			continue
 		}
 		if o.conn != nil {
-			w.flush() // it may be this one's
 			o.conn.Close()
 			o.conn = nil
 		}
@@ -180,7 +180,7 @@ func (o *outlet) Ended(c *egress.PacketConn) {
 	}
 }
 
-// stop ends an outlet whose upstream serves it no longer. Others may be opened in its place, but not faster than refusals are asked about:
+// stop ends an outlet whose upstream, or network interface, serves it no longer. Others may be opened in its place, but not faster than refusals are asked about:
 // else a server that ends all that it has begun would have us begin for each datagram.
 func (o *outlet) stop() {
 	if o.conn == nil {
