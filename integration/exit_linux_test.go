@@ -314,6 +314,7 @@ func TestExitsThatCannotBe(t *testing.T) {
 	}{
 		{"an address that is not ours", `local_address = ["203.0.113.77"]`, far4, "exit out, local_address 203.0.113.77: bind: cannot assign requested address; this machine does not have that address", false},
 		{"no address of the family", `local_address = ["` + farSingle + `"]`, far6, "exit out has no local_address of that family of IP", false},
+		{"no address of the other family", `local_address = ["` + farPrefix + `"]`, far4, "exit out has no local_address of that family of IP", false},
 		{"no such interface", `interface = "third"`, far4, "exit out, interface \"third\": setsockopt: no such device; there is no such interface", false},
 		{"a mark without the capability", "mark = 7", far4, "exit out, mark 7: setsockopt: operation not permitted; it takes the capability CAP_NET_ADMIN", true},
 	}
@@ -332,8 +333,8 @@ func TestExitsThatCannotBe(t *testing.T) {
 				t.Errorf("curl ended with %d and printed %q, want status 50x", got.code, got.stdout)
 			}
 			l := g.record("client=" + client)
-			if !strings.Contains(l.str("err"), tt.says) {
-				t.Errorf("the record says %q, want %q", l.str("err"), tt.says)
+			if !strings.Contains(l.str("err"), tt.says) || l.str("exit") != "out" {
+				t.Errorf("the record of exit %q says %q, want out and %q", l.str("exit"), l.str("err"), tt.says)
 			}
 			got, client = curl(t, "-x", "socks5h://"+g.at(), "-U", farAlice, "-g", "http://"+net.JoinHostPort(tt.to, port)+"/")
 			if l := g.record("client=" + client); got.code != 97 || !strings.Contains(l.str("err"), tt.says) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,55 @@ func TestExitGoesAndReturns(t *testing.T) {
 				return got.stdout
 			}))
 			eventually(t, "who speaks in the same association", tt.from, slowly(said))
+		})
+	}
+}
+
+// TestExitsTowardsServers has connections to the servers of an upstream leave as an exit says, or not at all.
+func TestExitsTowardsServers(t *testing.T) {
+	if !apart(t) {
+		return
+	}
+	farNetwork(t)
+	port := seenFrom(t) // whose HTTP server answers requests for anything, as a proxy would
+	const auth = "[auth]\nhtpasswd = \"users.htpasswd\"\nuser_parameters = [\"session\"]\n"
+	upstream := func(server, exit string) string {
+		return listenAnywhere + auth + "[upstream.far]\nservers = [\"http://" + net.JoinHostPort(server, port) + "\"]\n" +
+			"[exit.out]\nupstream = \"far\"\n" + exit + "\n[[rule]]\naction = \"allow\"\ntarget = [\"198.51.100.0/24\"]\nexit = [\"out\"]\n"
+	}
+	const none = "exit out has no local_address of that family of IP"
+	tests := []struct {
+		name, server, exit string
+		from               string // an address, or a prefix; "" is a refusal
+		reason, says       string // of that
+	}{
+		{"an address", far4, `local_address = ["` + farSingle + `"]`, farSingle, "", ""},
+		{"a range", far4, `local_address = ["` + farRange + `"]`, farRange, "", ""},
+		{"a prefix", far6, `local_address = ["` + farPrefix + `"]`, farPrefix, "", ""},
+		{"an interface", far4, `interface = "second"`, farSecond, "", ""},
+		{"a mark", far4, "mark = 7", farSecond, "", ""},
+		{"IPv6 alone, to a server of IPv4", far4, `local_address = ["` + farPrefix + `"]`, "", "destination_ip_unroutable", none},
+		{"IPv4 alone, to a server of IPv6", far6, `local_address = ["` + farRange + `"]`, "", "destination_ip_unroutable", none},
+		{"an address that is not ours", far4, `local_address = ["203.0.113.77"]`, "", "proxy_configuration_error", "this machine does not have that address"},
+		{"no such interface", far4, `interface = "third"`, "", "proxy_configuration_error", "there is no such interface"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			g := twoUsers(t, upstream(tt.server, tt.exit))
+			got, client := curl(t, "-x", "http://"+g.at(), "-U", farAlice, "http://198.51.100.7/")
+			l := g.record("client=" + client)
+			from := got.stdout
+			if tt.from == "" {
+				if l["status"].(float64) < 500 || l.str("reason") != tt.reason || !strings.Contains(l.str("err"), tt.says) || l.str("exit") != "out" || l.str("address") != "" {
+					t.Errorf("the answer is %.60q, and the record is %v", got.stdout, l)
+				}
+				return
+			}
+			p, err := netip.ParsePrefix(tt.from)
+			if a, no := netip.ParseAddr(from); no != nil || from != tt.from && (err != nil || !p.Contains(a)) {
+				t.Errorf("it leaves from %.60q, want %s", got.stdout, tt.from)
+			}
+			check(t, l, map[string]any{"exit": "out", "status": 200.0})
 		})
 	}
 }

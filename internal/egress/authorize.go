@@ -169,7 +169,7 @@ func (d *Dialer) leaving(r acl.Request, p *Permit) (*Permit, *Error) {
 		}
 	}
 	if p.pinned.addrs = kept; len(kept) == 0 {
-		return nil, &Error{Reason: DestinationUnroutable, Target: r.Target, Decision: p.decision, Err: errNoSource(w.exit)}
+		return nil, &Error{Reason: DestinationUnroutable, Target: r.Target, Exit: w.exit, Decision: p.decision, Err: errNoSource(w.exit)}
 	}
 	if kept[0] != was {
 		p.decision = d.decideAddr(r, kept[0]) // of the same way, but perhaps by another rule
