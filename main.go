@@ -336,6 +336,10 @@ func (c *commands) doctor(ctx *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("--ca: %w", err)
 	}
+	servers, err := c.checkServers(ctx) // first, since a faulty file makes the rest worth nothing
+	if err != nil {
+		return err
+	}
 	checks := doctor.Run(context.Background(), doctor.Options{
 		Address:  address,
 		User:     ctx.String("user"),
@@ -347,10 +351,6 @@ func (c *commands) doctor(ctx *cli.Context) error {
 		Rows:     ctx.StringSlice("row"),
 		Timeout:  ctx.Duration("timeout"),
 	})
-	servers, err := c.checkServers(ctx)
-	if err != nil {
-		return err
-	}
 	if healthy := doctor.Print(c.stdout, append(checks, servers...), ctx.Bool("quiet")); !healthy {
 		return silentError{}
 	}
@@ -370,7 +370,7 @@ func (c *commands) checkServers(ctx *cli.Context) ([]doctor.Check, error) {
 	}
 	checks := make([]doctor.Check, len(found))
 	for i, f := range found {
-		checks[i] = doctor.Check{Row: f.Pool, What: f.What + " by " + f.Server, OK: f.Err == nil, Took: f.Took}
+		checks[i] = doctor.Check{Row: f.Pool, What: f.What, OK: f.Err == nil, Took: f.Took, Detail: "it is up"}
 		if f.Err != nil {
 			checks[i].Detail = "it is down: " + f.Err.Error()
 		}

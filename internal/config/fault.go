@@ -19,6 +19,7 @@ type Fault struct {
 	Err   error
 
 	several bool // found by another package, of which several may stand at one place
+	echo    bool // dropped where this package has found a fault at that place or below it
 }
 
 // Error returns "file:line: place (note): what is wrong", without what is not known.
@@ -48,12 +49,13 @@ func (f *Fault) Unwrap() error { return f.Err }
 // Join makes one *multierror.Error of the faults in errs, which may be nil,
 // single or lists themselves. Faults with a line come first, in order of the file; of several at the
 // same place only the first is kept, since one mistake may be seen from two
-// sides. It returns nil if there is none.
+// sides, and of those that AtUntold has placed none where there is another. It returns nil if there is none.
 func Join(errs ...error) error {
 	var all []error
 	for _, err := range errs {
 		all = flatten(all, err)
 	}
+	all = dropEchoes(all)
 	seen := map[string]bool{}
 	all = slices.DeleteFunc(all, func(err error) bool {
 		f, ok := err.(*Fault)
@@ -71,6 +73,25 @@ func Join(errs ...error) error {
 	slices.SortStableFunc(all, func(a, b error) int { return compareLines(lineOf(a), lineOf(b)) })
 	list := &multierror.Error{Errors: all, ErrorFormat: FormatFaults}
 	return list.ErrorOrNil()
+}
+
+// dropEchoes leaves out the echoes of faults that stand at the same place, or below it.
+func dropEchoes(all []error) []error {
+	told := map[string]bool{} // the places of faults, and all above them
+	for _, err := range all {
+		if f, ok := err.(*Fault); ok && !f.echo {
+			for i, c := range f.Place {
+				if c == '.' || c == '[' {
+					told[f.Place[:i]] = true
+				}
+			}
+			told[f.Place] = true
+		}
+	}
+	return slices.DeleteFunc(all, func(err error) bool {
+		f, ok := err.(*Fault)
+		return ok && f.echo && told[f.Place]
+	})
 }
 
 // flatten takes lists apart.
@@ -196,6 +217,18 @@ func (f *File) At(prefix string, err error) error {
 	var placed []error
 	for _, e := range flatten(nil, err) {
 		placed = append(placed, f.at(prefix, e)...)
+	}
+	return Join(placed...)
+}
+
+// AtUntold is At for faults that Load and Validate may have found as well: Join leaves out those at whose places, or below them, these have
+// found something.
+func (f *File) AtUntold(prefix string, err error) error {
+	placed := flatten(nil, f.At(prefix, err))
+	for _, e := range placed {
+		if fault, ok := e.(*Fault); ok {
+			fault.echo = true
+		}
 	}
 	return Join(placed...)
 }

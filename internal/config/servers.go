@@ -12,10 +12,11 @@ const (
 	maxPriority = 15
 )
 
-// below returns the place of a key of a table that may also be written as a string, which is then its place itself.
+// below returns the place of a key of a table that may also be written as a string, which is then its place itself, as is whatever
+// else stands there.
 func (f *File) below(p *place, key string) *place {
 	if f.doc != nil {
-		if _, short := f.doc.value(p).(string); short {
+		if _, table := f.doc.value(p).(map[string]any); !table {
 			return p
 		}
 	}

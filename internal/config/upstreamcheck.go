@@ -77,10 +77,26 @@ func (f *File) checkServerURL(errs *faults, p *place, u Upstream, s ServerURL) {
 	if s.Scheme == "socks4" && u.Resolve == ResolveUpstream {
 		errs.addf(p, `socks4 cannot carry names, which resolve = "upstream" sends: write socks4a if the server speaks that, or resolve = "local"`)
 	}
-	if s.user == "" && u.User != "" {
-		if err := checkCredentials(s.Scheme, u.User, ""); err != nil {
-			errs.add(p, err)
-		}
+	checkShownUser(errs, p, u, s)
+}
+
+// checkShownUser judges user and password of the table as a server of it would get them.
+func checkShownUser(errs *faults, p *place, u Upstream, s ServerURL) {
+	user := s.user
+	if user == "" {
+		user = u.User
+	}
+	password := s.password
+	if !password.IsSet() && user != "" {
+		password = u.Password
+	}
+	// The password is not read here: what a protocol thinks of its text is found where it is.
+	if strings.HasPrefix(s.Scheme, "socks4") && password.IsSet() {
+		errs.addf(p, "%s has no passwords, and this one stands in the table: take it out, or write socks5 if the server speaks that", s.Scheme)
+		return
+	}
+	if err := checkCredentials(s.Scheme, user, ""); err != nil {
+		errs.add(p, err)
 	}
 }
 

@@ -141,6 +141,9 @@ func checkProtocols(errs *faults, p *place, names, rows []string) {
 // in a page, a PAC file and a log.
 func checkHostPort(s string) error {
 	i := strings.LastIndexByte(s, ':')
+	if strings.Contains(s, "://") {
+		return fmt.Errorf(`%s is a URL: write its host and port alone, as in "www.example.com:80"`, quote(s))
+	}
 	if i < 0 {
 		return fmt.Errorf(`%s has no port: write it as "proxy.example.net:7659"`, quote(s))
 	}

@@ -14,7 +14,11 @@ func (f *File) Warnings() []string {
 	f.warnRules(w)
 	f.warnBind(w)
 	f.warnUpstreams(w)
+	f.warnDrained(w)
+	f.warnUnused(w)
 	f.warnUDP(w)
+	f.warnBindWays(w)
+	f.warnIPv6(w)
 	f.warnUserParameters(w)
 	f.warnDNS(w)
 	if f.Timeouts.Idle == 0 {

@@ -17,13 +17,115 @@ func (f *File) warnUpstreams(w *warnings) {
 		}
 		old := slices.IndexFunc(u.Servers, func(s UpstreamServer) bool { return strings.HasPrefix(s.URL.Scheme, "socks4") })
 		if old >= 0 && u.Resolve == ResolveLocal {
-			scheme, hint := u.Servers[old].URL.Scheme, ""
-			if scheme == "socks4a" {
-				hint = `: resolve = "upstream" sends names on`
-			}
-			w.addf(p.key("servers").at(old), "%s carries IPv4 addresses alone, so that targets with IPv6 addresses only are not reached through it%s", scheme, hint)
+			f.warnIPv4Alone(w, p.key("servers").at(old), u.Servers[old].URL.Scheme)
+		}
+		if !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return !s.Drain }) {
+			w.addf(p.key("servers"), allDrain)
 		}
 	}
+}
+
+// allDrain is what is said of the servers of an upstream or a backend of which none is left.
+const allDrain = "all of them have drain = true, so that no connection gets through"
+
+// warnIPv4Alone warns of a SOCKS4 server that is sent addresses.
+func (f *File) warnIPv4Alone(w *warnings, p *place, scheme string) {
+	lost, hint := "so that targets with IPv6 addresses only are not reached through it", ""
+	if f.DNS.Family == FamilyOnlyIPv6 {
+		lost = `and [dns] family = "only-ipv6" finds none, so that no name is reached through it`
+	}
+	if scheme == "socks4a" {
+		hint = `: resolve = "upstream" sends names on`
+	}
+	w.addf(p, "%s carries IPv4 addresses alone, %s%s", scheme, lost, hint)
+}
+
+// warnDrained finds the backends that have nobody left.
+func (f *File) warnDrained(w *warnings) {
+	for _, name := range f.BackendNames() {
+		if !slices.ContainsFunc(f.Backend[name].Servers, func(s BackendServer) bool { return !s.Drain }) {
+			w.addf(root.key("backend").key(name).key("servers"), allDrain)
+		}
+	}
+}
+
+// warnUnused finds the upstreams and exits that nothing takes: whoever writes one does not mean everything to leave another way.
+func (f *File) warnUnused(w *warnings) {
+	taken, offered := map[string]bool{f.DefaultUpstream: true}, map[string]bool{}
+	for _, r := range f.Rule {
+		taken[r.Upstream] = true
+		for _, exit := range r.Exit {
+			offered[exit] = true
+		}
+	}
+	for _, u := range f.Upstream {
+		taken[u.Via] = true
+	}
+	for _, name := range f.ExitNames() {
+		taken[f.ExitUpstream(name)] = true
+		if !offered[name] {
+			w.addf(root.key("exit").key(name), "no rule offers it, so that nothing leaves this way: write exit = [%q] into one", name)
+		}
+	}
+	for _, name := range f.UpstreamNames() {
+		if !taken[name] {
+			w.addf(root.key("upstream").key(name),
+				"no rule, exit, via or default_upstream names it, so that nothing leaves this way: write upstream = %q into a rule, or default_upstream = %q at the top", name, name)
+		}
+	}
+}
+
+// eachWay tells found of the upstreams, "" and DirectUpstream among them, that the rules for which match holds lead to, and of the
+// places that say so.
+func (f *File) eachWay(match func(Rule) bool, found func(p *place, upstream string)) {
+	byDefault := false
+	for i, r := range f.Rule {
+		p := f.rulePlace(i)
+		switch {
+		case !match(r):
+			continue
+		case r.Upstream != "":
+			found(p.key("upstream"), r.Upstream)
+		case len(r.Exit) == 0:
+			byDefault = true
+		}
+		for j, exit := range r.Exit {
+			found(p.key("exit").at(j), f.ExitUpstream(exit))
+		}
+	}
+	if byDefault {
+		found(root.key("default_upstream"), f.DefaultUpstream)
+	}
+}
+
+// warnIPv6 finds the rules about IPv6 addresses alone that lead where none of these gets through.
+func (f *File) warnIPv6(w *warnings) {
+	ipv6 := func(t string) bool {
+		p, err := parsePrefix(t)
+		return err == nil && p.Addr().Is6() && !p.Addr().Is4In6()
+	}
+	f.eachWay(func(r Rule) bool {
+		return r.Action == ActionAllow && len(r.Target) > 0 && !slices.ContainsFunc(r.Target, func(t string) bool { return !ipv6(t) })
+	}, func(p *place, name string) {
+		u, ok := f.Upstream[name]
+		if ok && !slices.ContainsFunc(u.Servers, func(s UpstreamServer) bool { return !strings.HasPrefix(s.URL.Scheme, "socks4") }) {
+			w.addf(p, "IPv6 is refused here: no server of upstream %s carries IPv6 addresses", quote(name))
+		}
+	})
+}
+
+// warnBindWays finds the rules that name BIND and send it where it is refused.
+func (f *File) warnBindWays(w *warnings) {
+	if f.Bind.Ports.First == 0 {
+		return
+	}
+	f.eachWay(func(r Rule) bool {
+		return r.Action == ActionAllow && slices.ContainsFunc(r.Method, func(m string) bool { return strings.EqualFold(m, methodBind) })
+	}, func(p *place, name string) {
+		if _, ok := f.Upstream[name]; ok {
+			w.addf(p, `BIND is refused here: upstream %s does not carry it: write upstream = "direct" into a rule of its own for it`, quote(name))
+		}
+	})
 }
 
 // warnUDP finds the rules that name datagrams and send them where none get through. Others admit them too, but few who write those think of
@@ -32,25 +134,7 @@ func (f *File) warnUDP(w *warnings) {
 	if !slices.ContainsFunc(f.ListenerNames(), f.ServesUDP) {
 		return
 	}
-	byDefault := false
-	for i, r := range f.Rule {
-		p := f.rulePlace(i)
-		switch {
-		case !r.allowsUDP():
-		case r.Upstream != "":
-			f.warnNoDatagrams(w, p.key("upstream"), r.Upstream)
-		case len(r.Exit) == 0:
-			byDefault = true
-		}
-		for j, exit := range r.Exit {
-			if r.allowsUDP() {
-				f.warnNoDatagrams(w, p.key("exit").at(j), f.ExitUpstream(exit))
-			}
-		}
-	}
-	if byDefault {
-		f.warnNoDatagrams(w, root.key("default_upstream"), f.DefaultUpstream)
-	}
+	f.eachWay(Rule.allowsUDP, func(p *place, name string) { f.warnNoDatagrams(w, p, name) })
 }
 
 // allowsUDP reports whether the rule admits datagrams by name.

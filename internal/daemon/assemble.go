@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	multierror "github.com/hashicorp/go-multierror"
@@ -59,7 +60,7 @@ func assemble(f *config.File, l lent) (*assembly, error) {
 	a.security, err = openSecurity(f, l)
 	errs = multierror.Append(errs, err)
 	env := spec.Env{
-		Backend:    a.ways.backend,
+		Backend:    a.ways.finder(f),
 		Sites:      sites(f),
 		SilentTo:   f.Sniff.SilentTo,
 		HTTP:       spec.HTTP{Anonymity: f.HTTP.Anonymity, Streams: f.Limits.StreamsPerConnection, ForwardHTTPS: f.HTTP.ForwardHTTPS},
@@ -70,7 +71,7 @@ func assemble(f *config.File, l lent) (*assembly, error) {
 		env.ACMEAnswer = l.acme.answer
 	}
 	a.rows, err = protocols.Rows(env, f.DecodeProtocol)
-	errs = multierror.Append(errs, f.At("protocols", err), f.Unknown())
+	errs = multierror.Append(errs, placeRows(f, err), f.Unknown())
 	errs = multierror.Append(errs, f.Validate(rowNames(a.rows)))
 	a.policy, err = acl.New(policyOptions(f))
 	errs = multierror.Append(errs, f.At("", err))
@@ -85,6 +86,25 @@ func assemble(f *config.File, l lent) (*assembly, error) {
 		a.addListener(f, name)
 	}
 	return a, nil
+}
+
+// placeRows gives the faults of rows their places in the file: those of [protocols], and of what rows get from elsewhere.
+func placeRows(f *config.File, err error) error {
+	var errs *multierror.Error
+	for _, e := range multierror.Append(nil, err).Errors {
+		text := e.Error()
+		site, isSite := strings.CutPrefix(text, "httpproxy.site.")
+		silent, isSilent := strings.CutPrefix(text, "raw.silent_to: ")
+		switch {
+		case isSite:
+			errs = multierror.Append(errs, f.AtUntold("", errors.New("site."+site)))
+		case isSilent:
+			errs = multierror.Append(errs, f.AtUntold("", errors.New("sniff.silent_to: "+silent)))
+		default:
+			errs = multierror.Append(errs, f.At("protocols", e))
+		}
+	}
+	return errs.ErrorOrNil()
 }
 
 // rowNames returns the names that a listener's protocols and a rule's protocol may use.

@@ -1,10 +1,11 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
+
+	"polyport/internal/config"
 )
 
 // Check reads and builds a configuration without opening a socket. It prints
@@ -15,11 +16,10 @@ func Check(o Options, w io.Writer) error {
 		return err
 	}
 	a, err := assemble(f, lent{})
-	if err != nil {
-		return err
+	if a != nil {
+		defer a.close()
 	}
-	defer a.close()
-	if err := errors.Join(checkUsers(f), checkRoots(f)); err != nil {
+	if err := config.Join(err, checkUsers(f), checkRoots(f)); err != nil {
 		return err
 	}
 	warnings := allWarnings(f, a)

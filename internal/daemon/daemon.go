@@ -238,6 +238,7 @@ func withFurtherFaults(f *config.File, o Options, err error) error {
 	if e := f.Override(config.Override(o.Flags)); e != nil {
 		err = errors.Join(err, e)
 	}
+	err = errors.Join(err, checkUsers(f), checkRoots(f))
 	if a, e := assemble(f, lent{}); e != nil {
 		err = errors.Join(err, e)
 	} else {

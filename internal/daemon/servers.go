@@ -14,11 +14,10 @@ import (
 
 // ServerCheck is what was found about one server of an upstream or a backend.
 type ServerCheck struct {
-	Pool   string // "upstream eu" or "backend web"
-	Server string // without credentials
-	What   string // what was done
-	Took   time.Duration
-	Err    error // nil is health
+	Pool string // "upstream eu" or "backend web"
+	What string // what was done, with the server's name without credentials
+	Took time.Duration
+	Err  error // nil is health
 }
 
 // ServersOptions says how CheckServers looks.
@@ -71,8 +70,8 @@ func askedProbe(to string) (*egress.Probe, error) {
 func (w *ways) check(ctx context.Context, f *config.File, d *egress.Dialer, asked *egress.Probe, timeout time.Duration) []ServerCheck {
 	var checks []ServerCheck
 	var looks []func(context.Context) error
-	add := func(pool, server, what string, look func(context.Context) error) {
-		checks = append(checks, ServerCheck{Pool: pool, Server: server, What: what})
+	add := func(pool, what string, look func(context.Context) error) {
+		checks = append(checks, ServerCheck{Pool: pool, What: what})
 		looks = append(looks, look)
 	}
 	for _, name := range f.UpstreamNames() {
@@ -81,13 +80,13 @@ func (w *ways) check(ctx context.Context, f *config.File, d *egress.Dialer, aske
 			p = *asked
 		}
 		for i, m := range u.Pool().Members() {
-			add("upstream "+name, m.Name(), proxyCheck(p), func(ctx context.Context) error { return d.ProbeUpstream(ctx, u, i, p) })
+			add("upstream "+name, proxyCheck(p, m.Name()), func(ctx context.Context) error { return d.ProbeUpstream(ctx, u, i, p) })
 		}
 	}
 	for _, name := range f.BackendNames() {
 		b, p := w.backends[name], probeOf(f.Backend[name].Health)
 		for i, m := range b.Pool().Members() {
-			add("backend "+name, m.Name(), serverCheck(p), func(ctx context.Context) error { return d.ProbeBackend(ctx, b, i, p) })
+			add("backend "+name, serverCheck(p, m.Name()), func(ctx context.Context) error { return d.ProbeBackend(ctx, b, i, p) })
 		}
 	}
 	var wg sync.WaitGroup
@@ -105,20 +104,20 @@ func (w *ways) check(ctx context.Context, f *config.File, d *egress.Dialer, aske
 }
 
 // proxyCheck says what is done to a proxy.
-func proxyCheck(p egress.Probe) string {
+func proxyCheck(p egress.Probe, server string) string {
 	switch p.Kind {
 	case egress.ProbeTunnel:
-		return "tunnel to " + p.Target.String()
+		return "tunnel to " + p.Target.String() + " by " + server
 	case egress.ProbeHTTP:
-		return "GET " + p.Path + " of " + p.Target.String()
+		return "GET " + p.Path + " of " + p.Target.String() + " by " + server
 	}
-	return "connect"
+	return "connect to " + server
 }
 
 // serverCheck says what is done to a server of a backend.
-func serverCheck(p egress.Probe) string {
+func serverCheck(p egress.Probe, server string) string {
 	if p.Kind == egress.ProbeHTTP {
-		return "GET " + p.Path
+		return "GET " + p.Path + " of " + server
 	}
-	return "connect"
+	return "connect to " + server
 }

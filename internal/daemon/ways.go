@@ -91,7 +91,7 @@ func (w *ways) addBackend(f *config.File, l lent, name string) error {
 	}
 	made, err := upstream.NewBackend(o, l.backends)
 	if err != nil {
-		return f.At("backend."+name, err)
+		return f.AtUntold("backend."+name, err)
 	}
 	w.backends[name] = made
 	return nil
@@ -115,11 +115,11 @@ func (w *ways) addUpstream(f *config.File, l lent, name string, behind []string)
 		o.Via = w.upstreams[u.Via]
 	}
 	if err := addProxies(&o, u); err != nil {
-		return f.At("upstream."+name, err)
+		return f.AtUntold("upstream."+name, err)
 	}
 	made, err := upstream.New(o, l.upstreams)
 	if err != nil {
-		return f.At("upstream."+name, err)
+		return f.AtUntold("upstream."+name, err)
 	}
 	w.upstreams[name] = made
 	return nil
@@ -128,14 +128,13 @@ func (w *ways) addUpstream(f *config.File, l lent, name string, behind []string)
 // addProxies adds the servers of an upstream. The error lists every fault of them.
 func addProxies(o *upstream.Options, u config.Upstream) error {
 	papers, err := upstreamPapers(u.TLS)
-	if err != nil {
-		return err
-	}
-	var errs *multierror.Error
+	errs := multierror.Append(nil, err)
+	unread := false
 	for i, s := range u.Servers {
 		p := papers
-		if p.User, p.Password, err = u.Credentials(i); err != nil {
-			return fmt.Errorf("password: %w", err)
+		if p.User, p.Password, err = u.Credentials(i); err != nil && !unread {
+			unread = true // once: it is the same one for all of them
+			errs = multierror.Append(errs, fmt.Errorf("password: %w", err))
 		}
 		p.URL = s.URL.String()
 		proxy, err := upstream.NewProxy(p)
@@ -151,19 +150,18 @@ func addProxies(o *upstream.Options, u config.Upstream) error {
 
 // upstreamPapers reads what TLS to the proxies of an upstream needs.
 func upstreamPapers(t config.UpstreamTLS) (o upstream.ProxyOptions, err error) {
-	if o.RootCAs, err = readRoots("tls.ca", t.CA); err != nil {
-		return o, err
-	}
+	var errs *multierror.Error
+	o.RootCAs, err = readRoots("tls.ca", t.CA)
+	errs = multierror.Append(errs, err)
 	o.ServerName = t.ServerName
-	if t.Certificate == "" {
-		return o, nil
+	if t.Certificate != "" && t.Key != "" {
+		pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
+		if err != nil {
+			errs = multierror.Append(errs, fmt.Errorf("tls.certificate: %w", err))
+		}
+		o.Certificate = func() (*tls.Certificate, error) { return &pair, nil }
 	}
-	pair, err := tls.LoadX509KeyPair(t.Certificate, t.Key)
-	if err != nil {
-		return o, fmt.Errorf("tls.certificate: %w", err)
-	}
-	o.Certificate = func() (*tls.Certificate, error) { return &pair, nil }
-	return o, nil
+	return o, errs.ErrorOrNil()
 }
 
 // poolOptions is what upstreams and backends say alike. place is for the log.
@@ -210,13 +208,16 @@ func (w *ways) country() func(netip.Addr) string {
 	return w.countries.Country
 }
 
-// backend finds a backend. It is false for one that could not be made: its faults are told already.
-func (w *ways) backend(name string) (*upstream.Backend, bool) {
-	if w == nil {
-		return nil, false
+// finder finds backends for the rows. One that f has and that could not be made, or that went with others' faults (w is nil), is
+// an empty one: what is wrong is told already, and nothing of that assembly is used.
+func (w *ways) finder(f *config.File) func(name string) (*upstream.Backend, bool) {
+	return func(name string) (*upstream.Backend, bool) {
+		if w != nil && w.backends[name] != nil {
+			return w.backends[name], true
+		}
+		_, known := f.Backend[name]
+		return &upstream.Backend{}, known
 	}
-	b, ok := w.backends[name]
-	return b, ok
 }
 
 // sites lists the web sites of f.

@@ -1,12 +1,17 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
-	"strings"
+	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-multierror"
+
+	"polyport/internal/config"
 	"polyport/internal/exit"
 	"polyport/internal/pool"
 )
@@ -71,27 +76,109 @@ func TestMakeWays(t *testing.T) {
 	if out.Upstream != nil || out.Source.Choose != exit.StickyUser || out.Source.Mark != 7 || len(out.Source.Addresses) != 2 {
 		t.Errorf("exit out is %+v", out)
 	}
-	if b, ok := a.ways.backend("web"); !ok || len(b.Pool().Members()) != 2 || b.Pool().Members()[1].Status().State != pool.Draining {
+	if b, ok := a.ways.finder(f)("web"); !ok || len(b.Pool().Members()) != 2 || b.Pool().Members()[1].Status().State != pool.Draining {
 		t.Error("the backend is not as it is written")
 	}
 }
 
-// Each fault is told once, also where others lie behind it.
-func TestMakeWaysTellsEachFaultOnce(t *testing.T) {
-	f := parse(t, onLoopback+`
+// Each fault is told once, at its own place, whoever finds it, and hides no other.
+func TestAssembleTellsEachFaultOnce(t *testing.T) {
+	tests := []struct {
+		name, file string
+		want       []string // places
+	}{
+		{"others lie behind it", `
 [upstream.a]
 via = "z"
 servers = ["socks5://192.0.2.1"]
 [upstream.z]
 servers = ["https://192.0.2.4"]
 tls = { ca = "gone.pem" }
-`)
-	_, err := assemble(f, lent{})
-	if err == nil {
-		t.Fatal("a CA that is not there is no fault")
+`, []string{"upstream.z.tls.ca"}},
+		{"servers of upstreams", `
+[upstream.a]
+servers = ["socks9://192.0.2.1", "http://", "socks5://192.0.2.1:0", { url = "http://192.0.2.1", weight = 0 }, { weight = 2 }, 5, { url = 5 }]
+[upstream.b]
+servers = []
+[upstream.c]
+servers = ["socks5://192.0.2.1", "socks5://192.0.2.1:1080"]
+eject = { pause = "2m" }
+[upstream.d]
+servers = ["socks4://a@192.0.2.1"]
+password = "x"
+`, []string{
+			"upstream.a.servers[0]", "upstream.a.servers[1]", "upstream.a.servers[2]", "upstream.a.servers[3].weight", "upstream.a.servers[4].url",
+			"upstream.a.servers[5]", "upstream.a.servers[6].url", "upstream.b.servers", "upstream.c.eject.max_pause", "upstream.c.servers[1]", "upstream.d.servers[0]",
+		}},
+		{"what servers are shown", `
+[upstream.a]
+servers = ["https://192.0.2.1", "https://192.0.2.2", "http://"]
+user = "u"
+password = "file:gone"
+tls = { ca = "gone.pem", certificate = "gone.pem", key = "gone.key" }
+[geoip]
+database = "gone.mmdb"
+`, []string{"geoip.database", "upstream.a.password", "upstream.a.servers[2]", "upstream.a.tls.ca", "upstream.a.tls.certificate"}},
+		{"servers of backends", `
+[backend.a]
+servers = ["192.0.2.1", "192.0.2.1:0", "http://192.0.2.1:80", { address = "192.0.2.1:80", priority = 99 }, { weight = 2 }, 5]
+[backend.b]
+servers = []
+[sniff]
+silent_to = "gone"
+`, []string{
+			"backend.a.servers[0]", "backend.a.servers[1]", "backend.a.servers[2]", "backend.a.servers[3].priority", "backend.a.servers[4].address",
+			"backend.a.servers[5]", "backend.b.servers", "sniff.silent_to",
+		}},
+		{"sites", `
+[site.a]
+hosts = ["192.0.2.1", "*", "a..b", "b:80"]
+backend = "gone"
+[site.b]
+hosts = []
+`, []string{"site.a.backend", "site.a.hosts[0]", "site.a.hosts[1]", "site.a.hosts[2]", "site.a.hosts[3]", "site.b.backend", "site.b.hosts"}},
+		{"backends go with the faults of others", `
+[geoip]
+database = "gone.mmdb"
+[backend.a]
+servers = ["192.0.2.1:80"]
+[site.a]
+hosts = ["www.example.com"]
+backend = "a"
+[sniff]
+silent_to = "a"
+[protocols.raw.a]
+prefix = ["A"]
+backend = "a"
+[protocols.tls.route.a]
+sni = ["a.example"]
+backend = "a"
+[protocols.tls.route.b]
+sni = ["b.example"]
+backend = "gone"
+`, []string{"geoip.database", "protocols.tls.route.b.backend"}},
 	}
-	if n := strings.Count(err.Error(), "gone.pem"); n != 1 || !strings.Contains(err.Error(), "upstream.z") {
-		t.Errorf("the fault is told %d times in %q, want once, of upstream.z", n, err)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f, err := config.Parse("polyport.toml", []byte(onLoopback+tt.file))
+			err = withFurtherFaults(f, Options{}, err)
+			var list *multierror.Error
+			if !errors.As(err, &list) {
+				t.Fatalf("assemble: %v, want a list of faults", err)
+			}
+			var got []string
+			for _, e := range list.Errors {
+				fault := (*config.Fault)(nil)
+				if !errors.As(e, &fault) {
+					t.Fatalf("a fault without a place: %v", e)
+				}
+				got = append(got, fault.Place)
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("places of faults (-want +got):\n%s\n%v", diff, err)
+			}
+		})
 	}
 }
 
