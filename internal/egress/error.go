@@ -40,6 +40,8 @@ type Error struct {
 	Backend string
 	// Upstream is the upstream through which the target was to be reached; "" for none.
 	Upstream string
+	// Server is the server of Upstream that has answered that it cannot reach the target; "" where none has, or the fault is its own.
+	Server string
 	// Exit is the exit by which it was to be reached; "" for none.
 	Exit     string
 	Bind     bool         // the target was to connect to us
@@ -51,6 +53,9 @@ type Error struct {
 // Error implements error. It names the target as it was asked for, so it holds
 // nothing that the client did not send in the clear.
 func (e *Error) Error() string {
+	if !e.named() { // it is about a server by itself, as of a health check
+		return e.cause()
+	}
 	var b strings.Builder
 	switch {
 	case errors.Is(e.Err, ErrChallenge):
@@ -109,6 +114,12 @@ func (e *serverError) Error() string { return e.failure.cause() }
 // Unwrap returns the cause.
 func (e *serverError) Unwrap() error { return e.failure.Err }
 
+// named reports whether writeTarget has something to name.
+func (e *Error) named() bool {
+	return e.Target.IsValid() || e.Address.IsValid() || e.Backend != "" || e.Upstream != "" || errors.Is(e.Err, ErrDenied) || errors.Is(e.Err, ErrChallenge)
+}
+
+// writeTarget names what was to be reached, which is named.
 func (e *Error) writeTarget(b *strings.Builder) {
 	if e.Backend != "" {
 		b.WriteString("backend ")
@@ -125,10 +136,8 @@ func (e *Error) writeTarget(b *strings.Builder) {
 	case e.Address.IsValid():
 		b.WriteString(e.Address.String()) // of a server, which nobody asked for by name
 		return
-	case e.Upstream != "":
-		b.WriteString("a server") // of an upstream or backend, which nobody asked for by name
 	default:
-		b.WriteString("nothing")
+		b.WriteString("a server") // of an upstream or backend, which nobody asked for by name
 	}
 	if e.Upstream != "" {
 		b.WriteString(" through upstream ")

@@ -53,6 +53,13 @@ func TestFailover(t *testing.T) {
 			if err == nil || reasonOf(t, err) != tt.reason || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "through upstream eu") {
 				t.Errorf("Open = %v, want %s that says %q and names the upstream", err, tt.reason, tt.says)
 			}
+			server := ""
+			if !tt.failed { // it has answered for the target
+				server = first
+			}
+			if e := (*Error)(nil); errors.As(err, &e) && e.Server != server {
+				t.Errorf("the error names the server %q, want %q", e.Server, server)
+			}
 			if got, want := states(alone.Pool())[0] == pool.Ejected, tt.failed && tt.name != tooMany; got != want {
 				t.Errorf("the server is ejected: %v, want %v", got, want)
 			}

@@ -94,7 +94,8 @@ func TestErrorSentences(t *testing.T) {
 			"loop", Verdict{Own: true, Address: netip.MustParseAddrPort("8.8.8.8:443"), Decision: acl.Decision{Rule: "r", Reason: acl.ReasonGuard}}.err(literal),
 			"not allowed to reach 8.8.8.8:443: it is one of this gateway's own sockets",
 		},
-		{"no target", &Error{Reason: InternalError, Err: errNoTarget}, "cannot connect to nothing: the request names no target"},
+		{"no target", &Error{Reason: InternalError, Err: errNoTarget}, "the request names no target"},
+		{"a server by itself", &Error{Reason: DNSError, Err: errors.New("upstream http://a:1 requires a user")}, "upstream http://a:1 requires a user"},
 		{"no cause", &Error{Reason: ConnectionTimeout, Target: a}, "cannot connect to a.example:443: connection_timeout"},
 		{"a row", &Error{Reason: ConnectionRefused, Target: target.Name("ssh"), Backend: "b", Address: netip.MustParseAddrPort("127.0.0.1:22"), Err: syscall.ECONNREFUSED}, "cannot connect to backend b for ssh at 127.0.0.1:22: connection refused"},
 	}

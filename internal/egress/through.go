@@ -96,6 +96,9 @@ func (t *tunneling) pass(ctx context.Context, u *upstream.Upstream, r *pool.Requ
 			unasked = fail.Error
 			continue
 		}
+		if fail.blame == onTarget && u == t.way.upstream {
+			fail.Server = m.Name()
+		}
 		failed.add(fail.Error)
 		switch {
 		case fail.noProxy, failed.final(ctx), fail.blame == onTarget:

@@ -348,6 +348,9 @@ func (s *Session) failed(err error) {
 	if e.Upstream != "" {
 		s.record.Upstream = e.Upstream
 	}
+	if e.Server != "" {
+		s.record.Server = e.Server
+	}
 	if e.Exit != "" {
 		s.record.Exit = e.Exit
 	}

@@ -18,9 +18,8 @@ const destinationNotFound egress.Reason = "destination_not_found"
 
 // Faults of the next hop that are found here and not on the wire.
 var (
-	errUpstreamChallenge = errors.New("the upstream proxy did not take the credentials that it was sent, or wants some (407): " +
-		"check user and password in [upstream.NAME]")
-	errSpokeFirst = errors.New("the target spoke before it was asked for anything")
+	errUpstreamChallenge = errors.New("requires a user, or another than it was sent (HTTP status 407): check user and password in [upstream.NAME]")
+	errSpokeFirst        = errors.New("the target spoke before it was asked for anything")
 )
 
 // upstreamRefusal is forEgress for what went wrong on the way through an upstream. It tells the client which server took part, never

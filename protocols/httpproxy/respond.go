@@ -24,7 +24,7 @@ func (c *client) respond(o *origin) (outcome, error) {
 		return c.switchProtocols(o)
 	case statusProxyAuthRequired:
 		if o.link.Forward != nil {
-			return c.fail(errUpstreamChallenge)
+			return c.fail(fmt.Errorf("upstream %s %w", o.link.Server, errUpstreamChallenge))
 		}
 		return c.fail(errProxyChallenge)
 	}
