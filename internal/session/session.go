@@ -201,7 +201,7 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if s.runtime.Auth == nil {
 		return auth.Identity{}, auth.ErrBadCredentials
 	}
-	user, wish, malformed := exit.ParseUser(c.User, s.runtime.UserParameters)
+	user, wish, fault := exit.ParseUser(c.User, s.runtime.UserParameters)
 	c.User = user
 	var id auth.Identity
 	var err error
@@ -213,11 +213,12 @@ func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Id
 	if err != nil {
 		return auth.Identity{}, err
 	}
-	if malformed != nil { // not before, as the next: strangers need know neither what may be said nor which exits there are
-		return auth.Identity{}, s.unmet(malformed)
+	if fault == nil { // not before, as what follows: strangers need know neither what may be said nor which exits there are
+		fault = s.runtime.Egress.Meets(wish)
 	}
-	if err := s.runtime.Egress.Meets(wish); err != nil {
-		return auth.Identity{}, s.unmet(err)
+	if fault != nil {
+		s.record.Identity = id.Name // whose wish that was
+		return auth.Identity{}, s.unmet(fault)
 	}
 	s.identify(id)
 	s.wish = wish

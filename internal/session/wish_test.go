@@ -78,8 +78,12 @@ func TestWishes(t *testing.T) {
 			})
 			_, server := tcpPair(t)
 			h.Serve(mux.NewConn(server, "main", "test", nil))
-			if r := <-h.records.ended; r.Reason != tt.reason {
-				t.Errorf("the record's reason is %q, want %q", r.Reason, tt.reason)
+			who := "alice"
+			if tt.failed {
+				who = ""
+			}
+			if r := <-h.records.ended; r.Reason != tt.reason || r.Identity != who {
+				t.Errorf("the record is %q of %q, want %q of %q", r.Reason, r.Identity, tt.reason, who)
 			}
 			if failed := h.log.Len() > 0; failed != tt.failed {
 				t.Errorf("a failed log-in is in the log: %v, want %v", failed, tt.failed)
