@@ -191,7 +191,12 @@ func (a *assembly) explainBackend(ctx context.Context, dialer *egress.Dialer, r 
 		return ErrDenied
 	}
 	fmt.Fprintf(w, "\nit would be handed to backend %s\n", b.Name())
-	printChoices(w, b.Pool().Explain(&pool.Request{Client: r.Client, User: r.Identity}))
+	choices := b.Pool().Explain(&pool.Request{Client: r.Client, User: r.Identity})
+	printChoices(w, choices)
+	if !slices.ContainsFunc(choices, func(c pool.Choice) bool { return c.Considered }) {
+		fmt.Fprintf(w, "\nbut it is refused: no server of backend %s can be used\n", b.Name())
+		return ErrDenied
+	}
 	return nil
 }
 
@@ -285,7 +290,7 @@ func printExplanation(w io.Writer, f *config.File, p *acl.Policy, r acl.Request,
 		printPeers(w, x.Dial)
 	case x.Allowed() && x.Route.Upstream != "":
 		printWay(w, f, x)
-		if len(x.Dial) > 0 {
+		if len(x.Dial) > 0 && x.Unserved == nil {
 			fmt.Fprintf(w, "  the upstream is asked for %s\n", strings.Join(texts(x.Dial), ", and if that does not answer for "))
 		}
 	case len(x.Dial) > 0:
@@ -312,6 +317,8 @@ func answer(x egress.Explanation) string {
 		return "cannot be resolved"
 	case x.Challenged():
 		return "needs a user (" + decisionText(x.Final) + ")"
+	case x.Final.Action == acl.Allow && errors.As(x.Err, &e) && e.Err != nil: // by a way that there is not
+		return fmt.Sprintf("refused, although rule %q allows it: %v", x.Final.Rule, e.Err)
 	}
 	return decisionText(x.Final)
 }

@@ -51,6 +51,42 @@ client   = ["127.0.0.0/8"]
 listener = ["main"]
 `
 
+const unservedFile = onLoopback + `
+[upstream.old]
+servers = ["socks4://192.0.2.1", { url = "socks4a://192.0.2.2", priority = 1 }]
+[upstream.mixed]
+servers = ["socks4://192.0.2.1", "socks5://192.0.2.2"]
+[upstream.drained]
+servers = [{ url = "socks5://192.0.2.3", drain = true }]
+[exit.six]
+local_address = ["2001:db8::/64"]
+[backend.web]
+servers = [{ address = "192.0.2.4:80", drain = true }]
+[site.web]
+hosts   = ["www.example.com"]
+backend = "web"
+[[rule]]
+name     = "old"
+action   = "allow"
+port     = ["80", "443"]
+upstream = "old"
+[[rule]]
+name     = "mixed"
+action   = "allow"
+port     = ["444"]
+upstream = "mixed"
+[[rule]]
+name     = "drained"
+action   = "allow"
+port     = ["81"]
+upstream = "drained"
+[[rule]]
+name   = "six"
+action = "allow"
+port   = ["82"]
+exit   = ["six"]
+`
+
 const routedFile = `
 [listen.main]
 address = ["127.0.0.1:7659"]
@@ -128,8 +164,8 @@ const aliceLine = "alice:$2a$10$ph9XsZdfdhnBJDc7lpbt5ekXWq5P81yWt413w9U8nAG4V4I/
 func TestExplain(t *testing.T) {
 	dir := t.TempDir()
 	path, routed, bind := filepath.Join(dir, "polyport.toml"), filepath.Join(dir, "routed.toml"), filepath.Join(dir, "bind.toml")
-	portless, through := filepath.Join(dir, "portless.toml"), filepath.Join(dir, "through.toml")
-	for name, text := range map[string]string{through: explainThroughFile, path: explainFile, routed: routedFile, bind: explainBindFile, portless: strings.Replace(explainBindFile, "ports =", "#", 1), filepath.Join(dir, "users.htpasswd"): aliceLine} {
+	portless, through, unserved := filepath.Join(dir, "portless.toml"), filepath.Join(dir, "through.toml"), filepath.Join(dir, "unserved.toml")
+	for name, text := range map[string]string{unserved: unservedFile, through: explainThroughFile, path: explainFile, routed: routedFile, bind: explainBindFile, portless: strings.Replace(explainBindFile, "ports =", "#", 1), filepath.Join(dir, "users.htpasswd"): aliceLine} {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -165,6 +201,11 @@ func TestExplain(t *testing.T) {
 		{"through an upstream", Question{Client: anybody, Protocol: "connect", Target: "192.0.32.7:443"}, nil},
 		{"through no upstream for UDP", Question{Client: anybody, Protocol: "socks5", Method: "UDP", Target: "192.0.32.7:53"}, ErrDenied},
 		{"through no upstream for BIND", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "192.0.32.7:0"}, ErrDenied},
+		{"unserved by SOCKS4", Question{Client: anybody, Target: "[2606:4700::1]:443"}, ErrDenied},
+		{"unserved by one of them", Question{Client: anybody, Target: "[2606:4700::1]:444"}, nil},
+		{"unserved since all drain", Question{Client: anybody, Target: "192.0.32.7:81"}, ErrDenied},
+		{"unserved by a backend", Question{Client: anybody, Site: true, Target: "www.example.com:80"}, ErrDenied},
+		{"unserved by an exit of another family", Question{Client: anybody, Target: "192.0.32.7:82"}, ErrDenied},
 		{"a name without addresses", Question{Client: netip.MustParseAddr("127.0.0.1"), User: "alice", Target: "example.onion:80"}, ErrDenied},
 	}
 	for _, tt := range tests {
@@ -179,6 +220,8 @@ func TestExplain(t *testing.T) {
 				file = portless
 			case first == "through":
 				file = through
+			case first == "unserved":
+				file = unserved
 			case first == "bind":
 				file = bind
 			}

@@ -3,12 +3,15 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"polyport/acl"
 	"polyport/internal/exit"
 	"polyport/internal/pool"
+	"polyport/internal/upstream"
 )
 
 // Explanation is what Authorize would do, and why, for a person to read.
@@ -38,7 +41,8 @@ type Explanation struct {
 	Final acl.Decision
 	// Err is the *Error that Authorize would return, or nil.
 	Err error
-	// Unserved is why what is allowed is refused all the same, since its way is not for the method: UDP or BIND. Nil is that it is.
+	// Unserved is why what is allowed is refused all the same: its way is not for the method (UDP, BIND), or no server of its upstream can
+	// be used. Nil is that it is served.
 	Unserved error
 }
 
@@ -53,11 +57,11 @@ func (d *Dialer) Explain(ctx context.Context, r acl.Request) Explanation {
 	}
 	x.Final = p.decision
 	x.Route = p.Route()
-	if err := p.way.mayServe(r.Method); err != nil {
-		x.Unserved = err.Err
-	}
 	if w := p.way; w != nil {
 		w.explain(&x, p)
+	}
+	if err := p.way.mayServe(r.Method); err != nil {
+		x.Unserved = err.Err
 	}
 	for _, a := range p.pinned.addrs {
 		x.Dial = append(x.Dial, netip.AddrPortFrom(a, p.pinned.port))
@@ -80,11 +84,39 @@ func (w *way) mayServe(method string) *Error {
 func (w *way) explain(x *Explanation, p *Permit) {
 	if w.upstream != nil {
 		x.Choices = w.upstream.Pool().Explain(&w.request)
+		if !slices.ContainsFunc(x.Choices, func(c pool.Choice) bool { return c.Considered }) || !w.byName && !w.passOver(x.Choices, p) {
+			x.Unserved = fmt.Errorf("no server of upstream %s can be used for it", w.upstream.Name())
+		}
 	}
 	if s := w.source; s != nil && (w.staysPut() || len(s.Addresses) == 1 && s.Addresses[0].IsSingleIP()) {
 		is6 := len(p.pinned.addrs) > 0 && p.pinned.addrs[0].Is6()
 		x.Local, _ = s.Pick(is6, w.key)
 	}
+}
+
+// passOver takes out the servers that cannot be asked for any of the permit's addresses, since Open goes on to the next one, and
+// reports whether there may be one.
+func (w *way) passOver(choices []pool.Choice, p *Permit) (served bool) {
+	next := false // whoever follows takes the place of one that is passed over
+	for i := range choices {
+		c := &choices[i]
+		proxy := w.upstream.Proxy(c.Index)
+		var err error
+		takes := slices.ContainsFunc(p.pinned.addrs, func(a netip.Addr) bool {
+			err = proxy.Takes(upstream.Destination{Addr: a, Port: p.pinned.port})
+			return err == nil
+		})
+		served = served || takes
+		switch {
+		case !c.Considered:
+		case takes:
+			c.Taken, next = c.Taken || next, false
+		case err != nil:
+			next = next || c.Taken
+			c.Considered, c.Taken, c.Why = false, false, strings.TrimPrefix(err.Error(), "upstream "+proxy.String()+" ")
+		}
+	}
+	return served
 }
 
 // staysPut reports whether every process chooses the same address of ours. That of a session is of the moment at which it began

@@ -21,7 +21,7 @@ var longPast = time.Unix(1, 0)
 // an Open that Blocks; another hears of it in dial alone. from tells connections apart that leave in different ways: tunnels of HTTP/2
 // share none that was dialled for another one. The error is an *Error.
 func (p *Proxy) Open(ctx context.Context, deadline time.Time, from string, dial DialFunc, to Destination) (net.Conn, error) {
-	if err := p.takes(to); err != nil {
+	if err := p.Takes(to); err != nil {
 		return nil, err
 	}
 	if p.scheme == H2 {
@@ -30,8 +30,8 @@ func (p *Proxy) Open(ctx context.Context, deadline time.Time, from string, dial 
 	return p.with(ctx, deadline, dial, func(c net.Conn) (net.Conn, error) { return p.tunnel(c, to) })
 }
 
-// takes reports what a tunnel to that destination cannot be asked for.
-func (p *Proxy) takes(to Destination) error {
+// Takes returns the error of Open for a destination that the proxy cannot be asked for at all, such as an IPv6 address of SOCKS4; nil for others.
+func (p *Proxy) Takes(to Destination) error {
 	switch {
 	case !to.valid():
 		return p.unusable("cannot be asked for a target without a valid name or address", nil)
