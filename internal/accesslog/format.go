@@ -129,16 +129,7 @@ func appendText(b []byte, r *session.Record, redact bool) []byte {
 		b = append(b, " status="...)
 		b = strconv.AppendInt(b, int64(r.Status), 10)
 	}
-	if r.Address.IsValid() {
-		b = append(b, " address="...)
-		b = r.Address.AppendTo(b)
-	}
-	for _, f := range [...]struct{ key, value string }{{" upstream=", r.Upstream}, {" server=", r.Server}, {" exit=", r.Exit}} {
-		if f.value != "" {
-			b = append(b, f.key...)
-			b = append(b, f.value...) // names and addresses that the owner wrote
-		}
-	}
+	b = appendWay(b, r)
 	b = append(b, " bytes="...)
 	b = strconv.AppendInt(b, r.BytesFromClient, 10)
 	b = append(b, '/')
@@ -157,6 +148,27 @@ func appendText(b []byte, r *session.Record, redact bool) []byte {
 	b = append(b, " id="...)
 	b = r.ID.AppendTo(b)
 	return append(b, '\n')
+}
+
+// appendWay appends which way it left, of what is known.
+func appendWay(b []byte, r *session.Record) []byte {
+	if r.Address.IsValid() {
+		b = append(b, " address="...)
+		b = r.Address.AppendTo(b)
+	}
+	resolvedBy := ""
+	if r.ByName {
+		resolvedBy = "upstream"
+	}
+	for _, f := range [...]struct{ key, value string }{
+		{" backend=", r.Backend}, {" upstream=", r.Upstream}, {" server=", r.Server}, {" exit=", r.Exit}, {" resolved_by=", resolvedBy},
+	} {
+		if f.value != "" {
+			b = append(b, f.key...)
+			b = appendApache(b, f.value, false)
+		}
+	}
+	return b
 }
 
 func errText(r *session.Record) string {
