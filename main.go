@@ -307,7 +307,7 @@ func (c *commands) doctorCommand() *cli.Command {
 			"The exit code is 0 if every row answers in its own protocol (a refusal is an answer), 1 if not: fit for a\n" +
 			"container's health check. The check \"udp\" belongs to the row socks5 and says whether UDP ASSOCIATE is to be had.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "check the servers of the upstreams and backends in `FILE` too, from here", TakesFile: true, EnvVars: []string{"POLYPORT_CONFIG"}},
+			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "check the servers of the upstreams and backends in `FILE` too, from here", TakesFile: true}, // never POLYPORT_CONFIG: a container is healthy although a server is down
 			&cli.StringFlag{Name: "user", Usage: "log in as `NAME`; the password is read from POLYPORT_PASSWORD", EnvVars: []string{"POLYPORT_USER"}},
 			&cli.StringFlag{Name: "target", Usage: "reach `HOST:PORT` through every row, instead of taking a refusal for an answer"},
 			&cli.StringFlag{Name: "tls-name", Usage: "send the server `NAME` (SNI) to the row tls, which must pass it on"},

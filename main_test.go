@@ -97,6 +97,36 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// TestDoctorOfServers: a file that is named, and no other, says which servers to look at, and each line says how it is.
+func TestDoctorOfServers(t *testing.T) {
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	path := filepath.Join(t.TempDir(), "polyport.toml")
+	text := fmt.Sprintf("[upstream.a]\nservers = [\"socks5://%s\"]\n[backend.b]\nservers = [%q]\n", ln.Addr(), "127.0.0.1:1")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got := command(t, "", "doctor", "-c", path, "127.0.0.1:1")
+	for _, want := range []string{fmt.Sprintf("connect to socks5://%s: it is up\n", ln.Addr()), "connect to 127.0.0.1:1: it is down: "} {
+		if got.code != exitBad || !strings.Contains(got.stdout, want) {
+			t.Errorf("doctor -c ended with %d and printed %q, want 1 and %q", got.code, got.stdout, want)
+		}
+	}
+	t.Setenv("POLYPORT_CONFIG", path) // as in a container, whose health is not that of servers
+	if got := command(t, "", "doctor", "127.0.0.1:1"); strings.Contains(got.stdout, "upstream") {
+		t.Errorf("doctor without a file printed %q", got.stdout)
+	}
+	if err := os.WriteFile(path, []byte("[upstream.a]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := command(t, "", "doctor", "-c", path, "127.0.0.1:1"); got.code != exitBad || got.stdout != "" || !strings.Contains(got.stderr, "there is no server") {
+		t.Errorf("doctor of a faulty file ended with %d, printed %q and said %q", got.code, got.stdout, got.stderr)
+	}
+}
+
 func TestTakenPortIsThree(t *testing.T) {
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
