@@ -248,8 +248,8 @@ func (g *gateway) record(want ...string) logLine {
 	// The system hands a client's port out again soon after a reset, so a record
 	// that was asked for by its client is given out once.
 	once := slices.ContainsFunc(want, func(w string) bool { return strings.HasPrefix(w, "client=") })
-	l := g.wait("a session with "+strings.Join(want, " "), func(l logLine) bool {
-		if l.str("msg") != "session end" || once && g.given[l.str("id")] {
+	return g.wait("a session with "+strings.Join(want, " "), func(l logLine) bool {
+		if l.str("msg") != "session end" {
 			return false
 		}
 		for _, w := range want {
@@ -258,12 +258,17 @@ func (g *gateway) record(want ...string) logLine {
 				return false
 			}
 		}
-		return true
+		return !once || g.give(l.str("id"))
 	})
-	if once {
-		g.given[l.str("id")] = true
-	}
-	return l
+}
+
+// give reports whether a session is given out for the first time. Tests that run side by side ask one gateway.
+func (g *gateway) give(id string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	first := !g.given[id]
+	g.given[id] = true
+	return first
 }
 
 // signal sends a signal.

@@ -167,6 +167,7 @@ func loginOf(user, parameters string) string { return user + parameters + ":" + 
 // Refusals, which each way words in its own.
 const (
 	badLogin = "bad login"
+	badWish  = "bad wish" // a login that is good but for its parameters, answered like a bad one
 	badRule  = "bad rule"
 )
 
@@ -188,10 +189,10 @@ func TestUserParameters(t *testing.T) {
 		{"bob", "", "127.0.8.4"},
 		{"bob", "+exit-us+country-us", "127.0.8.4"},
 
-		{"alice", "+exit-nowhere", badLogin},
-		{"alice", "+country-jp", badLogin},
-		{"alice", "+exit-us+country-de", badLogin},
-		{"alice", "+exit-near+country-de", badLogin},
+		{"alice", "+exit-nowhere", badWish},
+		{"alice", "+country-jp", badWish},
+		{"alice", "+exit-us+country-de", badWish},
+		{"alice", "+exit-near+country-de", badWish},
 		{"alice", "+colour-red", badLogin},
 		{"alice", "+exit", badLogin},
 		{"alice", "+session-", badLogin},
@@ -212,7 +213,7 @@ func TestUserParameters(t *testing.T) {
 				got := way.ask(t, g, loginOf(tt.user, tt.parameters), origin)
 				l := g.recordSince(mark, strings.Fields(way.row)...)
 				switch tt.want {
-				case badLogin:
+				case badLogin, badWish:
 					if got != way.login {
 						t.Errorf("it is answered with %s, want %s", got, way.login)
 					}
@@ -220,7 +221,11 @@ func TestUserParameters(t *testing.T) {
 					if tt.user == "nobody" {
 						reason = "bad_credentials"
 					}
-					check(t, l, map[string]any{"identity": "", "address": "", "reason": reason})
+					who := ""
+					if tt.want == badWish {
+						who = tt.user
+					}
+					check(t, l, map[string]any{"identity": who, "address": "", "reason": reason})
 					return
 				case badRule:
 					if got != way.rule {
