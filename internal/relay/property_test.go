@@ -59,7 +59,7 @@ func draw(seed, number uint64) plan {
 	case "close":
 		p.after = time.Duration(r.IntN(60)) * time.Millisecond
 	case "idle":
-		p.options.IdleTimeout = time.Duration(50+r.IntN(100)) * time.Millisecond
+		p.options.IdleTimeout = longestRound + time.Duration(50+r.IntN(100))*time.Millisecond
 	case "lifetime":
 		p.options.Lifetime = time.Duration(1+r.IntN(100)) * time.Millisecond
 	}
@@ -258,6 +258,10 @@ func loopback(t *testing.T) (near, far *net.TCPConn) {
 	return s.(*net.TCPConn), c.(*net.TCPConn)
 }
 
+// longestRound is what a round of an event loop may take on a machine that has far too much to do. A tunnel counts its idle time from the
+// beginning of the round in which a byte has moved, and so from before the write of one that came while the round went on.
+const longestRound = 400 * time.Millisecond
+
 // judge is the model: what must hold of a tunnel, whatever the plan.
 func (p plan) judge(r Result, seen [2]outcomeOf, begun, ended time.Time) error {
 	counts := [2]int64{r.BytesFromClient, r.BytesFromTarget}
@@ -278,7 +282,7 @@ func (p plan) judge(r Result, seen [2]outcomeOf, begun, ended time.Time) error {
 		}
 	}
 	switch {
-	case p.end == "idle" && ended.Sub(lastDelivered(seen, counts)) < p.options.IdleTimeout:
+	case p.end == "idle" && ended.Sub(lastDelivered(seen, counts)) < p.options.IdleTimeout-longestRound:
 		return fmt.Errorf("idle %v after the last byte, want %v", ended.Sub(lastDelivered(seen, counts)), p.options.IdleTimeout)
 	case p.end == "lifetime" && ended.Sub(begun) < p.options.Lifetime:
 		return fmt.Errorf("ended after %v, want %v", ended.Sub(begun), p.options.Lifetime)
