@@ -222,7 +222,7 @@ func TestRemovedSocketIsGivenBack(t *testing.T) {
 }
 
 func TestUDPPortIsTaken(t *testing.T) {
-	holder := datagrams(t, "127.0.0.1:0")
+	holder := datagrams(t, fmt.Sprintf("127.0.0.1:%d", freePort(t))) // for TCP as well
 	at := holder.LocalAddr().(*net.UDPAddr).AddrPort()
 	text := fmt.Sprintf("[listen.front]\naddress = [%q]\n", at)
 	free := netip.AddrPortFrom(at.Addr(), freePort(t))
