@@ -13,7 +13,7 @@ import (
 // section 3). Of the reverse the RFC has no need, since there what comes late joins the race.
 // Here it does not, and without IPv4 many a machine has nothing that it can reach: IPv4 is
 // waited for as long as one query may take.
-const resolutionDelay = 50 * time.Millisecond
+var resolutionDelay = 50 * time.Millisecond // tests wait longer: what they ask may be slower on a busy machine
 
 // families asks for the address families that are wanted.
 type families struct {

@@ -25,7 +25,7 @@ func TestLateFamily(t *testing.T) {
 			t.Parallel()
 			s := startServer(t, func(w dns.ResponseWriter, q *dns.Msg) {
 				if q.Question[0].Qtype == tt.late {
-					time.Sleep(4 * resolutionDelay)
+					time.Sleep(2 * resolutionDelay)
 				}
 				reply(w, q, dns.RcodeSuccess, "% 1 A "+four, "% 1 AAAA "+six)
 			})

@@ -15,7 +15,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	resolutionDelay = 400 * time.Millisecond
+	goleak.VerifyTestMain(m)
+}
 
 func addrs(s ...string) []netip.Addr {
 	var out []netip.Addr
