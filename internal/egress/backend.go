@@ -58,7 +58,7 @@ func (d *Dialer) AuthorizeSite(ctx context.Context, r acl.Request, b *upstream.B
 // openBackend connects to one of the backend's servers, as its pool says. The next one is tried as long as they fail.
 func (d *Dialer) openBackend(ctx context.Context, p *Permit, deadline time.Time, o OpenOptions) (Link, *Error) {
 	b := p.backend
-	tried := avoiding(b.Pool(), &p.way.request, o.Avoid)
+	tried := avoiding(b.Pool(), &p.way.request, o.Avoid.servers)
 	var failed failures
 	for {
 		m, err := b.Pool().Choose(&p.way.request, &tried)

@@ -37,10 +37,13 @@ func (l *Link) releaseTo(n int) {
 	l.members = l.members[:n]
 }
 
-// AddTo adds the server to those that a further Open is to avoid.
-func (l *Link) AddTo(avoid *pool.Tried) {
+// Avoid is servers of one upstream or backend that Open asks only where no other can be. The zero Avoid is none.
+type Avoid struct{ servers pool.Tried }
+
+// Add adds the server that l leads to, if it is one of a pool.
+func (a *Avoid) Add(l *Link) {
 	if len(l.members) > 0 {
-		avoid.Add(l.members[0].Index()) // the others lie before it
+		a.servers.Add(l.members[0].Index()) // the others lie before it
 	}
 }
 
@@ -50,8 +53,8 @@ type OpenOptions struct {
 	Loop *reactor.Loop
 	// Forward prefers a connection to a proxy that forwards requests itself (http, https) to a tunnel through it.
 	Forward bool
-	// Avoid is servers of the upstream or backend that are asked only where no other can be (Link.AddTo).
-	Avoid pool.Tried
+	// Avoid is servers that an earlier Open of the same permit has led to in vain.
+	Avoid Avoid
 	// Header is what a backend that wants a PROXY header is told of the client. The zero Header says that it is the gateway itself.
 	Header Header
 }

@@ -20,7 +20,7 @@ const maxAsked = 4
 // the upstream resolves names.
 func (d *Dialer) openThrough(ctx context.Context, p *Permit, deadline time.Time, o OpenOptions) (Link, *Error) {
 	w := p.way
-	t := tunneling{d: d, way: w, forward: o.Forward, avoid: o.Avoid}
+	t := tunneling{d: d, way: w, forward: o.Forward, avoid: o.Avoid.servers}
 	link := Link{Upstream: w.upstream.Name()}
 	var err *Error
 	if w.byName {

@@ -10,7 +10,6 @@ import (
 
 	"polyport/internal/egress"
 	"polyport/internal/http1"
-	balance "polyport/internal/pool"
 )
 
 // transfer is what must be known of a request that is forwarded once its fields
@@ -33,11 +32,11 @@ type transfer struct {
 	forwarded bool   // and it is that server which forwards the request
 
 	origin    *origin
-	upload    *upload       // nil unless the body goes out beside the answer
-	avoid     balance.Tried // the servers that have closed a fresh connection on it
-	repeats   int           // how often the request was sent again on a fresh connection
-	heard     bool          // some of an answer has come
-	answering bool          // the final response is on its way to the client
+	upload    *upload      // nil unless the body goes out beside the answer
+	avoid     egress.Avoid // the servers that have closed a fresh connection on it
+	repeats   int          // how often the request was sent again on a fresh connection
+	heard     bool         // some of an answer has come
+	answering bool         // the final response is on its way to the client
 	halfShut  time.Time
 	unwatch   func() bool
 }
@@ -182,7 +181,7 @@ func (c *client) repeatable(o *origin, err error) bool {
 			return false
 		}
 		c.t.repeats++
-		o.link.AddTo(&c.t.avoid)
+		c.t.avoid.Add(&o.link)
 	}
 	return true
 }
