@@ -162,6 +162,7 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 			Terms:          st.terms,
 			PreferIPv4:     f.DNS.Family == config.FamilyPreferIPv4,
 			Bind:           a.bindOptions(f, st),
+			Via:            ownVia(f),
 		}),
 		Handlers:       map[string]session.Handler{},
 		OnLoop:         map[string]bool{},
@@ -186,6 +187,14 @@ func (a *assembly) runtime(f *config.File, st *state, generation uint64) *sessio
 		rt.OnLoop[r.Name] = r.OnLoop
 	}
 	return rt
+}
+
+// ownVia is the Via field of CONNECT for clients that have sent no request of HTTP: it begins with us, in the version of the CONNECT.
+func ownVia(f *config.File) string {
+	if f.HTTP.Anonymity == config.AnonymityHideProxy {
+		return ""
+	}
+	return "1.1 " + spec.Pseudonym
 }
 
 // neverIfZero translates the file's "0 is no limit" to the session's "negative is never".

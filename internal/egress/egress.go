@@ -61,6 +61,9 @@ type Options struct {
 	PreferIPv4 bool
 	// Bind is how BIND is served; the zero value refuses it.
 	Bind BindOptions
+	// Via is the Via field of CONNECT to proxies (RFC 9110 section 7.6.3) where OpenOptions have none, as for clients of SOCKS and for
+	// health checks. "" sends none.
+	Via string
 }
 
 // Dialer authorizes and dials. It is safe for concurrent use.
@@ -76,6 +79,7 @@ type Dialer struct {
 	families   *Families               // nil remembers nothing
 	terms      *Terms                  // nil likewise
 	prefer4    bool
+	via        string        // for CONNECT; "" is none
 	hasWays    bool          // there are some beside the direct one
 	sendsNames bool          // some upstream resolves names
 	wish       exit.Wish     // of the client
@@ -102,6 +106,7 @@ func New(o Options) *Dialer {
 		terms:      o.Terms,
 		prefer4:    o.PreferIPv4,
 		bind:       o.Bind,
+		via:        o.Via,
 	}
 	if d.bind.Timeout <= 0 {
 		d.bind.Timeout = defaultBindTimeout

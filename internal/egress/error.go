@@ -156,7 +156,7 @@ func (e *Error) cause() string {
 	switch {
 	case errors.Is(e.Err, ErrWish):
 		return e.Err.Error()
-	case e.Reason == LoopDetected:
+	case e.Reason == LoopDetected && errors.Is(e.Err, ErrDenied):
 		return "it is one of this gateway's own sockets"
 	case errors.Is(e.Err, ErrChallenge):
 		return byRule("it is not open to sessions without a user", e.Decision.Rule)

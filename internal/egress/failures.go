@@ -27,6 +27,7 @@ var telling = map[Reason]int{
 	LimitReached:           8,
 	InternalError:          7,
 	ConfigurationError:     7,
+	LoopDetected:           7,
 	ConnectionRefused:      6,
 	ConnectionTerminated:   5,
 	ConnectionTimeout:      4,

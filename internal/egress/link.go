@@ -57,6 +57,9 @@ type OpenOptions struct {
 	Avoid Avoid
 	// Header is what a backend that wants a PROXY header is told of the client. The zero Header says that it is the gateway itself.
 	Header Header
+	// Via is the Via field of CONNECT to proxies on the way (RFC 9110 section 7.6.3): what the client's request has in its own, and the
+	// gateway's member behind it. "" is that of the Dialer's Options.
+	Via string
 }
 
 // Open opens the connection that the permit is for, to one of its addresses, or through its upstream: the target is never

@@ -51,7 +51,7 @@ func unlessOurs(err error) error {
 func (d *Dialer) probeUpstream(ctx context.Context, u *upstream.Upstream, i int, p Probe) error {
 	deadline, _ := ctx.Deadline()
 	proxy := u.Proxy(i)
-	t := tunneling{d: d, way: &way{upstream: u}}
+	t := tunneling{d: d, way: &way{upstream: u}, via: d.via}
 	if p.Kind == ProbeConnect {
 		h := hop{tunneling: &t, upstream: u, proxy: proxy, deadline: deadline}
 		return proxy.Check(ctx, deadline, h.dialShared)

@@ -20,7 +20,7 @@ const maxAsked = 4
 // the upstream resolves names.
 func (d *Dialer) openThrough(ctx context.Context, p *Permit, deadline time.Time, o OpenOptions) (Link, *Error) {
 	w := p.way
-	t := tunneling{d: d, way: w, forward: o.Forward, avoid: o.Avoid.servers}
+	t := tunneling{d: d, way: w, forward: o.Forward, avoid: o.Avoid.servers, via: cmp.Or(o.Via, d.via)}
 	link := Link{Upstream: w.upstream.Name()}
 	var err *Error
 	if w.byName {
@@ -45,6 +45,7 @@ type tunneling struct {
 	way     *way
 	forward bool
 	avoid   pool.Tried // of the way's upstream, where there are others
+	via     string     // the Via field of each CONNECT; "" is none
 	// relay has proxies asked for a UDP association in the place of a tunnel, and takes its relay; nil is none.
 	relay *netip.AddrPort
 }
@@ -61,7 +62,7 @@ func (t *tunneling) passAny(ctx context.Context, u *upstream.Upstream, r *pool.R
 			return conn, a, nil
 		}
 		failed.add(err)
-		if err.noProxy || failed.final(ctx) || err.Reason == RequestDenied {
+		if err.noProxy || failed.final(ctx) || err.Reason == RequestDenied || err.Reason == LoopDetected {
 			break // another address would fare no better
 		}
 	}
@@ -201,6 +202,7 @@ func (t *tunneling) attempt(ctx context.Context, u *upstream.Upstream, i int, li
 			link.Forward = proxy
 		}
 	} else {
+		to.Via = t.via
 		conn, err = proxy.Open(ctx, deadline, t.way.apart(u), dial, to)
 	}
 	if h.stop != nil && !h.stop() && (err == nil || errors.Is(ctx.Err(), context.Canceled)) {

@@ -97,6 +97,8 @@ type Destination struct {
 	Addr netip.Addr
 	// Port is in host order.
 	Port uint16
+	// Via is the Via field of CONNECT (RFC 9110 section 7.6.3), which http, https and h2 are asked by; "" sends none. Others are not told.
+	Via string
 }
 
 // addr returns the address as it is sent; invalid where there is a name.
@@ -127,6 +129,17 @@ func (d Destination) valid() bool {
 		}
 	}
 	return len(d.Host) <= socks.MaxName
+}
+
+// validVia reports whether Via can be a field value (RFC 9110 section 5.5). It has been read from a field elsewhere, so what is wrong
+// with it here would be a way to write fields of others.
+func (d Destination) validVia() bool {
+	for i := range len(d.Via) {
+		if c := d.Via[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 var (

@@ -3,6 +3,7 @@ package upstream
 import (
 	"io"
 	"net"
+	"strings"
 
 	"polyport/internal/http1"
 )
@@ -13,12 +14,12 @@ func (p *Proxy) connectHTTP(c net.Conn, to Destination) (net.Conn, error) {
 	if _, err := c.Write(p.appendConnect(nil, to)); err != nil {
 		return nil, p.broken(err)
 	}
-	status, rest, err := readConnectResponse(c)
+	answer, rest, err := readConnectResponse(c)
 	switch {
 	case err != nil:
 		return nil, p.unanswered(err, p.tls != nil)
-	case status < 200 || status > 299:
-		return nil, p.refusedStatus(status, to)
+	case !answer.stands():
+		return nil, p.refusedStatus(answer, to)
 	case len(rest) > 0:
 		return &prefixConn{Conn: c, prefix: rest}, nil
 	}
@@ -36,27 +37,57 @@ func (p *Proxy) appendConnect(b []byte, to Destination) []byte {
 		b = append(b, "\r\nProxy-Authorization: "...)
 		b = append(b, p.authorization...)
 	}
+	if to.Via != "" {
+		b = append(b, "\r\nVia: "...)
+		b = append(b, to.Via...)
+	}
 	return append(b, "\r\n\r\n"...)
 }
 
+// connectAnswer is what a proxy has answered to CONNECT.
+type connectAnswer struct {
+	status int
+	loop   bool // it says that the request goes round in a circle
+}
+
+// stands reports whether there is a tunnel now (RFC 9110 section 9.3.6).
+func (a connectAnswer) stands() bool { return a.status >= 200 && a.status <= 299 }
+
 // readConnectResponse reads the final response to CONNECT. rest is what was read of the tunnel behind a 2xx; a read for
 // each byte of the head would leave it on the connection, but cost more than the rare target that speaks that early.
-func readConnectResponse(src io.Reader) (status int, rest []byte, err error) {
+func readConnectResponse(src io.Reader) (answer connectAnswer, rest []byte, err error) {
 	r := http1.NewReader(src)
 	defer r.Release()
 	var resp http1.Response
 	for {
 		if err := r.ReadResponse(&resp, "CONNECT"); err != nil {
-			return 0, nil, err
+			return connectAnswer{}, nil, err
 		}
-		if status = resp.Status; !resp.Interim() {
+		if !resp.Interim() {
 			break
 		}
 	}
-	if status < 200 || status > 299 {
-		return status, nil, nil // the connection is of no further use
+	if answer.status = resp.Status; answer.stands() {
+		return answer, r.TakeBuffered(), nil
 	}
-	return status, r.TakeBuffered(), nil
+	for value := range resp.Fields.Values(statusField) {
+		answer.loop = answer.loop || saysLoop(string(value))
+	}
+	return answer, nil, nil // the connection is of no further use
+}
+
+// statusField is where a proxy says why it refuses (RFC 9209).
+const statusField = "Proxy-Status"
+
+// saysLoop reports whether some proxy says in a line of Proxy-Status that it has detected a loop. To find that out is all it is for: a
+// line that is none may be taken for one.
+func saysLoop(line string) bool {
+	for param := range strings.FieldsFuncSeq(line, func(c rune) bool { return c == ';' || c == ',' }) {
+		if strings.Trim(param, " \t") == "error="+reasonLoop {
+			return true
+		}
+	}
+	return false
 }
 
 // prefixConn is a connection of which some has been read already.

@@ -29,6 +29,7 @@ const (
 	reasonProtocol      = "http_protocol_error"
 	reasonConfiguration = "proxy_configuration_error"
 	reasonInternal      = "proxy_internal_error"
+	reasonLoop          = "proxy_loop_detected"
 	reasonCertificate   = "tls_certificate_error"
 	reasonAlert         = "tls_alert_received"
 	reasonTLS           = "tls_protocol_error"
@@ -187,13 +188,16 @@ func (p *Proxy) unauthorized(status int, said string) *Error {
 }
 
 // refusedStatus is the error of an HTTP status that is no 2xx.
-func (p *Proxy) refusedStatus(status int, to Destination) *Error {
+func (p *Proxy) refusedStatus(answer connectAnswer, to Destination) *Error {
+	status := answer.status
 	if status == 407 {
 		return p.unauthorized(status, "HTTP status 407")
 	}
 	e := &Error{Reason: reasonUnavailable, Status: status, Proxy: p.name}
 	said := "(HTTP status " + strconv.Itoa(status) + ")"
 	switch {
+	case answer.loop: // no fault of one server, or each gateway in the circle would ask all that it has
+		e.Reason, e.words = reasonLoop, "says that CONNECT to "+to.String()+" goes round in a circle "+said
 	case status == 400: // a client can bring that about by what it asks for
 		e.Reason, e.words = reasonConfiguration, "does not understand CONNECT to "+to.String()+" "+said
 	case status == 401, status == 405, status == 501, status < 400:

@@ -51,6 +51,14 @@ func TestRefusal(t *testing.T) {
 		{"404", "http", answeredHTTP("404 x"), reasonNotFound, false, 404, "does not find 192.0.2.7:80"},
 		{"502", "http", answeredHTTP("502 x"), reasonUnavailable, false, 502, "cannot reach 192.0.2.7:80"},
 		{"503", "http", answeredHTTP("503 x"), reasonUnavailable, false, 503, "cannot reach 192.0.2.7:80"},
+		{
+			"502, a loop", "http", answeredHTTP("502 x\r\nProxy-Status: polyport; error=proxy_loop_detected"),
+			reasonLoop, false, 502, "says that CONNECT to 192.0.2.7:80 goes round in a circle (HTTP status 502)",
+		},
+		{
+			"407, a loop", "http", answeredHTTP("407 x\r\nProxy-Status: polyport; error=proxy_loop_detected"),
+			reasonConfiguration, true, 407, "refused the user",
+		},
 		{"504", "http", answeredHTTP("504 x"), reasonTimeout, false, 504, "had no answer from 192.0.2.7:80"},
 		{"SSH", "http", []step{{connectIP4, "SSH-2.0-OpenSSH\r\n"}}, reasonProtocol, true, 0, "does not answer like an HTTP proxy"},
 		{"SOCKS", "http", []step{{connectIP4, "\x05\xff\r\n"}}, reasonProtocol, true, 0, "does not answer like an HTTP proxy"},

@@ -14,21 +14,21 @@ func FuzzConnectResponse(f *testing.F) {
 	for _, in := range []string{
 		"HTTP/1.1 200 OK\r\n\r\n", "HTTP/1.0 200\r\n\r\nbanner", "HTTP/1.1 100 x\r\n\r\nHTTP/1.1 299 x\r\nA: b\r\n\r\n\r\n\r\n",
 		"HTTP/1.1 407 x\r\nContent-Length: 1\r\n\r\nx", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: x\r\n\r\nhello",
-		"HTTP/1.1 200 OK\n\n", "SSH-2.0-x\r\n", "", "\x05\x00",
+		"HTTP/1.1 502 x\r\nProxy-Status: a; error=proxy_loop_detected\r\n\r\n", "HTTP/1.1 200 OK\n\n", "SSH-2.0-x\r\n", "", "\x05\x00",
 	} {
 		f.Add([]byte(in))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		src := bytes.NewReader(in)
-		status, rest, err := readConnectResponse(src)
+		answer, rest, err := readConnectResponse(src)
 		slow := iotest.OneByteReader(bytes.NewReader(in))
-		slowStatus, slowRest, slowErr := readConnectResponse(slow)
-		if status != slowStatus || (err == nil) != (slowErr == nil) {
-			t.Fatalf("%q: %d, %v; in single bytes %d, %v", in, status, err, slowStatus, slowErr)
+		slowAnswer, slowRest, slowErr := readConnectResponse(slow)
+		if answer != slowAnswer || (err == nil) != (slowErr == nil) {
+			t.Fatalf("%q: %+v, %v; in single bytes %+v, %v", in, answer, err, slowAnswer, slowErr)
 		}
-		if err != nil || status/100 != 2 {
+		if err != nil || answer.status/100 != 2 {
 			if rest != nil {
-				t.Errorf("%q: %d, %v and a rest", in, status, err)
+				t.Errorf("%q: %+v, %v and a rest", in, answer, err)
 			}
 			return
 		}

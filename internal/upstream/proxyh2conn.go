@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,6 +161,9 @@ func (c *h2Conn) open(ctx context.Context, to Destination) (net.Conn, error) {
 	if c.proxy.authorization != "" {
 		request.Header.Set("Proxy-Authorization", c.proxy.authorization)
 	}
+	if to.Via != "" {
+		request.Header.Set("Via", to.Via)
+	}
 	response, err := c.cc.RoundTrip(request.WithContext(life))
 	if !stop() {
 		err = errors.Join(ctx.Err(), err)
@@ -181,9 +185,10 @@ func (c *h2Conn) open(ctx context.Context, to Destination) (net.Conn, error) {
 // answered judges the answer to CONNECT. net/http ends a body at its Content-Length, which RFC 9110 section 9.3.6 forbids
 // the proxy to send here, so better no tunnel than one that is cut.
 func (p *Proxy) answered(response *http.Response, to Destination) error {
+	answer := connectAnswer{status: response.StatusCode, loop: slices.ContainsFunc(response.Header.Values(statusField), saysLoop)}
 	switch {
-	case response.StatusCode < 200 || response.StatusCode > 299:
-		return p.refusedStatus(response.StatusCode, to)
+	case !answer.stands():
+		return p.refusedStatus(answer, to)
 	case response.Header["Content-Length"] != nil:
 		return &Error{
 			Reason: reasonProtocol, Server: true, Status: response.StatusCode, Proxy: p.name,

@@ -35,6 +35,8 @@ func (p *Proxy) Takes(to Destination) error {
 	switch {
 	case !to.valid():
 		return p.unusable("cannot be asked for a target without a valid name or address", nil)
+	case !to.validVia():
+		return p.unusable("cannot be told a Via that is no field value", nil)
 	case p.scheme == SOCKS4 && to.Host != "":
 		return p.unusable("cannot be asked for "+to.String()+": SOCKS4 knows no names; use socks4a or resolve = \"local\"", nil)
 	case (p.scheme == SOCKS4 || p.scheme == SOCKS4A) && to.addr().Is6():

@@ -240,14 +240,6 @@ func (c *client) version() string {
 	return versions[c.req.Minor]
 }
 
-// via is the value of the Via field that the request gets.
-func (c *client) via() string {
-	if c.bridge != nil {
-		return "2.0 polyport"
-	}
-	return via(c.req.Minor)
-}
-
 // unreadable answers a request whose head could not be read.
 func (c *client) unreadable(err error) (outcome, error) {
 	var malformed *http1.ParseError

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"polyport/internal/egress"
 	"polyport/internal/target"
 )
 
@@ -18,6 +19,9 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 		return c.refuse(badRequest(fmt.Errorf("CONNECT names no usable target: %w", err)))
 	}
 	c.s.SetURL(to.String())
+	if r := c.examineVia(); r != nil {
+		return c.refuseTunnel(r)
+	}
 	if r := c.authenticate(ctx); r != nil {
 		return c.refuseTunnel(r)
 	}
@@ -26,18 +30,19 @@ func (c *client) connect(ctx context.Context) (outcome, error) {
 		return c.refuseTunnel(forPolicy(err, c.s.HasUsers()))
 	}
 	c.establish() // dialling may outlast the handshake's deadline
-	conn, err := c.s.Dial(ctx, permit)
+	link, err := c.s.Open(ctx, permit, egress.OpenOptions{Via: c.onwardVia(permit)})
 	if err != nil {
 		return c.refuseTunnel(forEgress(err))
 	}
+	c.s.KeepLink(link)
 	c.s.SetStatus(statusOK)
 	c.wr.each(c.s.Timeouts().Handshake)
 	if err := c.writeConnected(); err != nil {
-		_ = conn.Close() // the client is gone and with it the tunnel
+		_ = link.Conn.Close() // the client is gone and with it the tunnel
 		return ends, fmt.Errorf("write the answer: %w", err)
 	}
 	c.s.Conn().Unread(c.r.TakeBuffered())
-	c.s.Relay(conn)
+	c.s.Relay(link.Conn)
 	return handedOver, nil
 }
 

@@ -42,14 +42,6 @@ func (a anonymity) hides(name []byte) bool {
 	return len(name) > len(prefix) && http1.EqualFold(name[:len(prefix)], prefix)
 }
 
-// via is the value of a Via field for a message of that minor version (RFC 9110 section 7.6.3).
-func via(minor int) string {
-	if minor == 0 {
-		return "1.0 polyport"
-	}
-	return "1.1 polyport"
-}
-
 // forwardedFor is the value of a Forwarded field that names the client (RFC 7239
 // section 4): an IPv6 address stands in brackets and quotes (section 6).
 func forwardedFor(client netip.Addr) string {

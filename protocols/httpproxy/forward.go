@@ -78,6 +78,9 @@ func (c *client) keyOf(permit *egress.Permit) string {
 // examine checks what a proxy has to check of a request before it forwards it,
 // and notes what the fields say that will be stripped.
 func (c *client) examine() *refusal {
+	if r := c.examineVia(); r != nil {
+		return r
+	}
 	_, other := c.req.ExpectContinue()
 	if other {
 		return &refusal{

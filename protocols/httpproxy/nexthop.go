@@ -39,6 +39,8 @@ func upstreamRefusal(e *egress.Error, err error) *refusal {
 	ours := said == nil && (e.Reason == egress.LimitReached || e.Reason == egress.ConfigurationError)
 	switch {
 	case ours:
+	case e.Reason == egress.LoopDetected && said != nil:
+		r.says = "The upstream proxy says that this request goes round in a circle. Only whoever runs this proxy can end that."
 	case said == nil || said.Server:
 		r.says = "The upstream proxy " + upstreamFault(e.Reason) + " Only whoever runs this proxy can tell more."
 	case e.Reason == egress.RequestDenied:
@@ -70,6 +72,8 @@ func upstreamFault(r egress.Reason) string {
 		return "and this proxy could not agree on TLS."
 	case egress.InternalError:
 		return "has a fault of its own."
+	case egress.LoopDetected:
+		return "is this proxy itself."
 	}
 	return "cannot be reached at the moment."
 }

@@ -99,7 +99,7 @@ func TestHTTPSThroughAnUpstream(t *testing.T) {
 			t.Errorf("record %+v", rec)
 		}
 	}
-	want(t, "the proxy saw", <-asked, "CONNECT 127.0.0.1:443 HTTP/1.1\r\nHost: 127.0.0.1:443\r\n\r\n")
+	want(t, "the proxy saw", <-asked, "CONNECT 127.0.0.1:443 HTTP/1.1\r\nHost: 127.0.0.1:443\r\nVia: 1.1 polyport\r\n\r\n")
 	if n := proxy.count(); n != 1 {
 		t.Errorf("%d tunnels, want 1", n)
 	}
@@ -153,7 +153,7 @@ func TestUpgradeThroughAnUpstream(t *testing.T) {
 	if rec := g.record(); rec.Status != 101 || rec.Server != "http://"+proxy.addr() {
 		t.Errorf("record %+v", rec)
 	}
-	want(t, "the proxy saw", <-asked, "CONNECT 127.0.0.9:80 HTTP/1.1\r\nHost: 127.0.0.9:80\r\n\r\n")
+	want(t, "the proxy saw", <-asked, "CONNECT 127.0.0.9:80 HTTP/1.1\r\nHost: 127.0.0.9:80\r\nVia: 1.1 polyport\r\n\r\n")
 	wantReleased(t, u.Pool())
 }
 

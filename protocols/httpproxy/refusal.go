@@ -129,7 +129,7 @@ func egressAnswer(r egress.Reason) (status int, says string) {
 		return statusForbidden, "The target lies in a private or special-purpose address range, " +
 			"which this proxy does not reach unless a rule names that range."
 	case egress.LoopDetected:
-		return statusForbidden, "The target is this proxy itself."
+		return statusBadGateway, "The target is this proxy itself."
 	case egress.DNSTimeout:
 		return statusGatewayTimeout, "The name server did not answer in time."
 	case egress.DNSError:

@@ -38,7 +38,7 @@ func TestForEgress(t *testing.T) {
 	}{
 		{"rule", &egress.Error{Reason: egress.RequestDenied, Target: to, Err: egress.ErrDenied}, 403, "http_request_denied"},
 		{"guard", &egress.Error{Reason: egress.DestinationProhibited, Target: to, Err: egress.ErrDenied}, 403, "destination_ip_prohibited"},
-		{"loop", &egress.Error{Reason: egress.LoopDetected, Target: to, Err: egress.ErrDenied}, 403, "proxy_loop_detected"},
+		{"loop", &egress.Error{Reason: egress.LoopDetected, Target: to, Err: egress.ErrDenied}, 502, "proxy_loop_detected"},
 		{
 			"challenge", &egress.Error{Reason: egress.RequestDenied, Target: to, Decision: acl.Decision{Action: acl.Challenge}, Err: egress.ErrChallenge},
 			407, "http_request_denied",

@@ -278,7 +278,7 @@ func TestEgressAnswers(t *testing.T) {
 		{"rule", "x.ads.test:80", 403, "http_request_denied", []string{"x.ads.test:80", `target = ["x.ads.test"]`, `port   = ["80"]`}},
 		{"no rule", "example.com:80", 403, "http_request_denied", []string{`target = ["example.com"]`}},
 		{"guard, by name", "inner.test:80", 403, "destination_ip_prohibited", []string{`target = ["10.0.0.1/32"]`}},
-		{"own socket", self.String(), 403, "proxy_loop_detected", []string{"this proxy itself"}},
+		{"own socket", self.String(), 502, "proxy_loop_detected", []string{"this proxy itself"}},
 		{"unknown name", "nowhere.test:80", 502, "dns_error", []string{"nowhere.test:80"}},
 		{"slow name server", "slow.test:80", 504, "dns_timeout", nil},
 		{"refused", dead.addr(), 502, "connection_refused", []string{"nothing listens"}},

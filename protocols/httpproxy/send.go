@@ -127,7 +127,7 @@ func (c *client) takeOwned() *origin {
 
 // dial opens a new connection to the origin, or to a proxy that forwards to it.
 func (c *client) dial() (*origin, error) {
-	link, err := c.s.Open(c.t.ctx, c.t.permit, egress.OpenOptions{Forward: !c.tunnels(), Avoid: c.t.avoid})
+	link, err := c.s.Open(c.t.ctx, c.t.permit, egress.OpenOptions{Forward: !c.tunnels(), Avoid: c.t.avoid, Via: c.onwardVia(c.t.permit)})
 	if err != nil {
 		c.t.hop = ""
 		return nil, err

@@ -1,7 +1,7 @@
 package httpproxy
 
 // status is a status code of an answer of our own, or one that has a meaning to a
-// proxy (RFC 9110 section 15; 429: RFC 6585 section 4).
+// proxy (RFC 9110 section 15; 429 and 431: RFC 6585 sections 4 and 5).
 const (
 	statusSwitchingProtocols = 101
 	statusOK                 = 200
@@ -14,6 +14,7 @@ const (
 	statusExpectationFailed  = 417
 	statusUpgradeRequired    = 426
 	statusTooManyRequests    = 429
+	statusFieldsTooLarge     = 431
 	statusInternalError      = 500
 	statusNotImplemented     = 501
 	statusBadGateway         = 502

@@ -56,6 +56,15 @@ func TestUpstreamRefusal(t *testing.T) {
 			`polyport; error=destination_unavailable; next-hop="http://192.0.2.1:80"; received-status=502`, "The target cannot be reached at the moment.",
 		},
 		{
+			"it has found a loop", egress.LoopDetected, said("proxy_loop_detected", false, 502, http), 502,
+			`polyport; error=proxy_loop_detected; next-hop="http://192.0.2.1:80"; received-status=502`,
+			"The upstream proxy says that this request goes round in a circle. Only whoever runs this proxy can end that.",
+		},
+		{
+			"its name leads to us", egress.LoopDetected, egress.ErrDenied, 502,
+			`polyport; error=proxy_loop_detected; next-hop="up"`, "The upstream proxy is this proxy itself. Only whoever runs this proxy can tell more.",
+		},
+		{
 			"it does not know the target", destinationNotFound, said("destination_not_found", false, 404, http), 500,
 			`polyport; error=destination_not_found; next-hop="http://192.0.2.1:80"; received-status=404`, "The target could not be found.",
 		},

@@ -91,6 +91,10 @@ func (e Env) FindBackend(name string) (*upstream.Backend, error) {
 	return nil, fmt.Errorf("there is no [backend.%s] table", name)
 }
 
+// Pseudonym is how the gateway names itself in Via (RFC 9110 section 7.6.3). All gateways of this kind have the same, by which they see a
+// request that goes round among them.
+const Pseudonym = "polyport"
+
 // HTTP is what the [http] table says.
 type HTTP struct {
 	// Anonymity is "off", "hide-client" or "hide-proxy" as config.example.toml explains. "" is "hide-client".
