@@ -181,7 +181,7 @@ func (h response) judge(x *examination, forwarded bool) answer {
 		return answer{reached, words}
 	case !ours:
 		return answer{foreign, words + " without polyport's Proxy-Status field"}
-	case h.status == http.StatusForbidden, token == "proxy_loop_detected":
+	case h.status == http.StatusForbidden:
 		return answer{denied, words}
 	case h.status == http.StatusTooManyRequests:
 		return answer{badUser, words + ", too many wrong passwords came from here"}
