@@ -76,3 +76,33 @@ func TestLoop(t *testing.T) {
 		})
 	}
 }
+
+// TestViaToUpstreams: what the gateway asks an upstream for says by Via who has asked before, and nothing where it is to be hidden.
+func TestViaToUpstreams(t *testing.T) {
+	t.Parallel()
+	const head = "CONNECT 127.0.0.9:9 HTTP/1.1\r\nHost: 127.0.0.9:9\r\n"
+	for _, tt := range []struct{ name, level, request, want string }{
+		{"CONNECT", "", head + "Via: 1.0 fred\r\nVia: 2.0 squid (a, b)\r\n\r\n", head + "Via: 1.0 fred, 2.0 squid (a, b), 1.1 polyport\r\n\r\n"},
+		{"CONNECT, hidden", "hide-proxy", head + "Via: 1.0 fred\r\n\r\n", head + "\r\n"},
+		{"SOCKS5", "off", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x09\x00\x09", head + "Via: 1.1 polyport\r\n\r\n"},
+		{"SOCKS5, hidden", "hide-proxy", "\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x09\x00\x09", head + "\r\n"},
+		{"SOCKS4", "", "\x04\x01\x00\x09\x7f\x00\x00\x09\x00", head + "Via: 1.1 polyport\r\n\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			proxy := newWitness(t, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+			config := "default_upstream = \"next\"\n" + listenAnywhere + "[upstream.next]\nservers = [\"http://" + proxy.addr + "\"]\n" + allowLoopback
+			if tt.level != "" {
+				config += "[http]\nanonymity = \"" + tt.level + "\"\n"
+			}
+			g := start(t, config)
+			c := dial(t, g.at())
+			say(t, c, tt.request)
+			if got, err := io.ReadAll(c); err != nil {
+				t.Errorf("the answer is %q and ends with %v", got, err)
+			}
+			if got := proxy.take(); got != tt.want {
+				t.Errorf("the upstream heard\n%q, want\n%q", got, tt.want)
+			}
+		})
+	}
+}
