@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // binaryVariable hands the gateway under test to a test that runs itself again.
@@ -29,7 +30,11 @@ func apart(t *testing.T) bool {
 	}
 	runtime.LockOSThread() // the second run dies with the thread that started it
 	defer runtime.UnlockOSThread()
-	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	limit := time.Duration(0) // none
+	if deadline, ok := t.Deadline(); ok {
+		limit = time.Until(deadline) * 9 / 10 // so that it tells where it hangs: what it has written is lost when this run is ended
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+limit.String())
 	cmd.Env = append(os.Environ(), binaryVariable+"="+binary)
 	cmd.SysProcAttr = ownNamespaces()
 	out, err := cmd.CombinedOutput()

@@ -79,11 +79,6 @@ func inFar(t *testing.T, make func() error) {
 // seenFrom serves where a request comes from, as the whole answer, at both addresses of the servers. It returns the port.
 func seenFrom(t *testing.T) (port string) {
 	t.Helper()
-	seen := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		w.Header().Set("Connection", "close")
-		fmt.Fprint(w, host)
-	})
 	port = "8080"
 	inFar(t, func() error {
 		for _, a := range []string{far4, far6} {
@@ -92,11 +87,18 @@ func seenFrom(t *testing.T) (port string) {
 				return err
 			}
 			t.Cleanup(func() { ln.Close() })
-			go func() { _ = http.Serve(ln, seen) }()
+			go func() { _ = http.Serve(ln, http.HandlerFunc(tellFrom)) }()
 		}
 		return nil
 	})
 	return port
+}
+
+// tellFrom answers with the address that a request comes from.
+func tellFrom(w http.ResponseWriter, r *http.Request) {
+	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	w.Header().Set("Connection", "close")
+	fmt.Fprint(w, host)
 }
 
 // leaves asks a server where a request through the gateway comes from.
