@@ -72,7 +72,7 @@ func (f *File) checkExits(errs *faults, known knownNames) {
 		checkChoices(errs, p.key("tag"), e.Tag)
 		checkTags(errs, p.key("tag"), e.Tag)
 		f.checkExitServers(errs, p, name)
-		checkLocalAddress(errs, p.key("local_address"), e.LocalAddress)
+		checkLocalAddress(errs, p.key("local_address"), e)
 		checkEnum(errs, p.key("choose"), e.Choose, ChooseRandom, StickyClient, StickyUser, StickySession)
 		if err := checkInterface(e.Interface); err != nil {
 			errs.add(p.key("interface"), err)
@@ -134,10 +134,14 @@ func (e Exit) fits(s UpstreamServer) bool {
 		(len(e.Tag) == 0 || slices.ContainsFunc(e.Tag, func(t string) bool { return slices.Contains(s.Tags, t) }))
 }
 
-func checkLocalAddress(errs *faults, p *place, addresses []Prefix) {
-	checkChoices(errs, p, addresses)
-	for i, a := range addresses {
-		if a.IsValid() && (a.Addr().IsUnspecified() || a.Addr().IsMulticast()) {
+func checkLocalAddress(errs *faults, p *place, e Exit) {
+	checkChoices(errs, p, e.LocalAddress)
+	for i, a := range e.LocalAddress {
+		switch {
+		case !a.IsValid(): // a fault of its own
+		case a.Addr().Is6() && a.Addr().IsLinkLocalUnicast() && e.Interface == "":
+			errs.addf(p.at(i), `%s is on every link (RFC 4291 section 2.5.6), and nothing says which: write interface = "eth0", or whichever it is, as well, or another address`, quote(a.String()))
+		case a.Addr().IsUnspecified() || a.Addr().IsMulticast():
 			errs.addf(p.at(i), "%s is no address that a connection can leave from: write one of this machine's own, or remove the key for the system's choice", quote(a.String()))
 		}
 	}

@@ -61,6 +61,10 @@ func TestValidateWays(t *testing.T) {
 			`f.toml:2: exit.a.local_address[2]: "::/0" is no address that a connection can leave from: write one of this machine's own, or remove the key for the system's choice`,
 			`f.toml:2: exit.a.local_address[3]: "224.0.0.0/4" is no address that a connection can leave from: write one of this machine's own, or remove the key for the system's choice`,
 		}},
+		{"addresses of a link", "[exit.a]\nlocal_address = [\"fe80::5\", \"169.254.0.5\", \"fe80::/64\"]\n[exit.b]\nlocal_address = [\"fe80::5\"]\ninterface = \"eth0\"\n", []string{
+			`f.toml:2: exit.a.local_address[0]: "fe80::5" is on every link (RFC 4291 section 2.5.6), and nothing says which: write interface = "eth0", or whichever it is, as well, or another address`,
+			`f.toml:2: exit.a.local_address[2]: "fe80::/64" is on every link (RFC 4291 section 2.5.6), and nothing says which: write interface = "eth0", or whichever it is, as well, or another address`,
+		}},
 		{"parameters without users", "[auth]\nuser_parameters = [\"exit\"]\n", []string{
 			`f.toml:2: auth.user_parameters: there are no users whose names could have them: write htpasswd as well`,
 		}},
