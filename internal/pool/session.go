@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"time"
 
 	"polyport/internal/lease"
@@ -9,9 +10,18 @@ import (
 // sessions are the servers that sessions keep.
 type sessions = lease.Table[*server]
 
-// sessionName tells apart the sessions of different users, and those of one user that ask for different servers.
+// sessionName tells apart the sessions of different users, and those of one user that ask for different servers. In which order the
+// countries and tags are written makes no difference.
 func (p *Pool) sessionName(r *Request) lease.Name {
-	return p.kept.sessions.Name(r.User, []string{r.Session}, r.Countries, r.Tags)
+	return p.kept.sessions.Name(r.User, []string{r.Session}, sorted(r.Countries), sorted(r.Tags))
+}
+
+// sorted is texts, which stay as they are, in order.
+func sorted(texts []string) []string {
+	if slices.IsSorted(texts) {
+		return texts
+	}
+	return slices.Sorted(slices.Values(texts))
 }
 
 // session is the session of r; nil: it names none, or that keeps no server.

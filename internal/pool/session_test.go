@@ -152,3 +152,36 @@ func TestFirstUsesOfASessionAgree(t *testing.T) {
 		t.Errorf("%d connections are left", n)
 	}
 }
+
+// A reload may write the countries and tags of an exit in another order.
+func TestSessionOfTheSameWish(t *testing.T) {
+	servers := alike(2)
+	for i := range servers {
+		servers[i].Country, servers[i].Tags = "de", []string{"home"}
+	}
+	p := mustNew(t, Options{Servers: servers, Balance: RoundRobin}, nil)
+	r := func(countries, tags []string) *Request {
+		return &Request{Session: "s", Countries: countries, Tags: tags}
+	}
+	countries := []string{"fr", "de"}
+	first := once(t, p, r(countries, []string{"home", "fast"}))
+	if countries[0] != "fr" {
+		t.Errorf("the countries of the request have become %q", countries)
+	}
+	tests := []struct {
+		name            string
+		countries, tags []string
+		same            bool
+	}{
+		{"as they were", []string{"fr", "de"}, []string{"home", "fast"}, true},
+		{"countries in another order", []string{"de", "fr"}, []string{"home", "fast"}, true},
+		{"tags in another order", []string{"fr", "de"}, []string{"fast", "home"}, true},
+		{"a country less", []string{"de"}, []string{"home", "fast"}, false},
+	}
+	for _, tt := range tests {
+		// RoundRobin gives a session that is new to it the other server, as the first use was the only one.
+		if got := once(t, p, r(tt.countries, tt.tags)); (got == first) != tt.same {
+			t.Errorf("%s: chosen %d, the first was %d, want the same: %v", tt.name, got, first, tt.same)
+		}
+	}
+}
