@@ -18,7 +18,7 @@ func (m *Member) Fits(r *Request) bool {
 		return false
 	case r.Session != "":
 		l := p.session(r, time.Now())
-		return l != nil && l.Value == m.server()
+		return l != nil && l.Value == m.Name()
 	}
 	group := v.first(&want)
 	switch {

@@ -41,7 +41,8 @@ type server struct {
 func NewMemory() *Memory { return &Memory{pools: make(map[string]*kept)} }
 
 // Retain forgets the pools that are not in names, and of the others the servers that the newest pool of the name lacks.
-// Pools that are still in use keep what they have.
+// Pools that are still in use keep what they have. A server that comes back is a new one, without a past; the sessions that were not used
+// while it was away are still its own, which a pool that comes back has none of.
 func (m *Memory) Retain(names []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,7 +71,7 @@ func (m *Memory) recall(pool string, servers []Server) (*kept, []*server) {
 	defer m.mu.Unlock()
 	k := m.pools[pool]
 	if k == nil {
-		k = &kept{servers: make(map[string]*server), sessions: lease.New[*server]()}
+		k = &kept{servers: make(map[string]*server), sessions: lease.New[string]()}
 		m.pools[pool] = k
 	}
 	k.mu.Lock()

@@ -18,7 +18,7 @@ type Pool struct {
 	kept    *kept // what the pools of this name share
 	servers []*server
 	members []*Member
-	place   map[*server]int
+	place   map[string]int // of each server, by name
 
 	byPriority  []int // the indexes, the lowest priority first
 	all         set
@@ -42,14 +42,14 @@ func New(o Options, m *Memory) (*Pool, error) {
 		m = NewMemory()
 	}
 	p := &Pool{
-		o: o, place: make(map[*server]int), ofCountry: make(map[string]set), withTag: make(map[string]set),
+		o: o, place: make(map[string]int), ofCountry: make(map[string]set), withTag: make(map[string]set),
 		seed: hashString(0, o.Name),
 	}
 	p.kept, p.servers = m.recall(o.Name, o.Servers)
 	for i := range o.Servers {
 		s := &o.Servers[i]
 		p.members = append(p.members, &Member{p: p, index: i})
-		p.place[p.servers[i]] = i
+		p.place[s.Name] = i
 		p.serverSeeds = append(p.serverSeeds, hashString(p.seed, s.Name))
 		p.byPriority = append(p.byPriority, i)
 		p.all.add(i)

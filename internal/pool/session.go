@@ -7,8 +7,8 @@ import (
 	"polyport/internal/lease"
 )
 
-// sessions are the servers that sessions keep.
-type sessions = lease.Table[*server]
+// sessions are the servers that sessions keep, by name: one that a reload takes out and the next puts back is still theirs.
+type sessions = lease.Table[string]
 
 // sessionName tells apart the sessions of different users, and those of one user that ask for different servers. In which order the
 // countries and tags are written makes no difference.
@@ -25,7 +25,7 @@ func sorted(texts []string) []string {
 }
 
 // session is the session of r; nil: it names none, or that keeps no server.
-func (p *Pool) session(r *Request, now time.Time) *lease.Lease[*server] {
+func (p *Pool) session(r *Request, now time.Time) *lease.Lease[string] {
 	if r.Session == "" {
 		return nil
 	}
@@ -43,8 +43,8 @@ func (p *Pool) takeForSession(v *view, want set, r *Request) *Member {
 	if m == nil {
 		return nil
 	}
-	l := p.kept.sessions.Put(n, old, m.server(), now, sessionTTL(r.TTL))
-	if l.Value == m.server() {
+	l := p.kept.sessions.Put(n, old, m.Name(), now, sessionTTL(r.TTL))
+	if l.Value == m.Name() {
 		return m
 	}
 	faster := p.useKept(v, &want, l)
@@ -56,7 +56,7 @@ func (p *Pool) takeForSession(v *view, want set, r *Request) *Member {
 }
 
 // useKept is use for the server of a session; nil: there is no session, or its server is not one of want.
-func (p *Pool) useKept(v *view, want *set, l *lease.Lease[*server]) *Member {
+func (p *Pool) useKept(v *view, want *set, l *lease.Lease[string]) *Member {
 	if l == nil {
 		return nil
 	}

@@ -185,3 +185,32 @@ func TestSessionOfTheSameWish(t *testing.T) {
 		}
 	}
 }
+
+// A server that one reload takes out and the next one puts back has the sessions that were not used meanwhile.
+func TestSessionOfAServerThatIsPutBack(t *testing.T) {
+	m := NewMemory()
+	with := func(servers ...Server) *Pool {
+		p := mustNew(t, Options{Name: "eu", Servers: servers, Balance: RoundRobin}, m)
+		m.Retain([]string{"eu"})
+		return p
+	}
+	all := alike(3)
+	p := with(all...)
+	quiet, busy := &Request{Session: "quiet"}, &Request{Session: "busy"}
+	if a, b := once(t, p, quiet), once(t, p, busy); a != 0 || b != 1 {
+		t.Fatalf("chosen %d and %d", a, b)
+	}
+	moved := all[2].Name
+	if i := once(t, with(all[2]), busy); i != 0 {
+		t.Fatalf("chosen %d of one", i)
+	}
+	p = with(all...)
+	for range 3 {
+		if got := once(t, p, quiet); got != 0 {
+			t.Errorf("the session that was not used meanwhile has gone to server %d", got)
+		}
+		if got := once(t, p, busy); all[got].Name != moved {
+			t.Errorf("the session that has moved meanwhile is with %s, want %s", all[got].Name, moved)
+		}
+	}
+}
