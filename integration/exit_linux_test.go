@@ -97,6 +97,7 @@ func seenFrom(t *testing.T) (port string) {
 // tellFrom answers with the address that a request comes from.
 func tellFrom(w http.ResponseWriter, r *http.Request) {
 	host, _, _ := net.SplitHostPort(r.RemoteAddr)
+	host, _, _ = strings.Cut(host, "%") // the server's own name of the link
 	w.Header().Set("Connection", "close")
 	fmt.Fprint(w, host)
 }

@@ -42,6 +42,8 @@ func TestExitsTowardsBackends(t *testing.T) {
 		return
 	}
 	farNetwork(t)
+	const ofLink = "fe80::5"
+	ip(t, strings.Fields("addr add "+ofLink+"/64 dev first nodad")...)
 	cert, ca := certificate(t, "www.test")
 	port, tlsPort := seenFrom(t), seenThroughTLS(t, cert)
 	config := func(server, exit string) string {
@@ -81,6 +83,7 @@ func TestExitsTowardsBackends(t *testing.T) {
 		{"an address", far4, `local_address = ["` + farSingle + `"]`, farSingle, "", ""},
 		{"a range", far4, `local_address = ["` + farRange + `"]`, farRange, "", ""},
 		{"a prefix", far6, `local_address = ["` + farPrefix + `"]`, farPrefix, "", ""},
+		{"an address of a link", far6, "interface = \"first\"\nlocal_address = [\"" + ofLink + "\"]", ofLink, "", ""},
 		{"an interface", far4, `interface = "second"`, farSecond, "", ""},
 		{"a mark", far4, "mark = 7", farSecond, "", ""},
 		{"IPv6 alone, to a server of IPv4", far4, `local_address = ["` + farPrefix + `"]`, "", "destination_ip_unroutable", none},
