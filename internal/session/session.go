@@ -5,20 +5,16 @@ package session
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
 
-	"polyport/acl"
 	"polyport/internal/auth"
 	"polyport/internal/egress"
 	"polyport/internal/exit"
 	"polyport/internal/relay"
 	"polyport/internal/target"
 	"polyport/internal/udprelay"
-	"polyport/internal/upstream"
 	"polyport/mux"
 )
 
@@ -171,95 +167,11 @@ func (s *Session) AddBytes(fromClient, fromTarget int64) {
 	s.record.BytesFromTarget += fromTarget
 }
 
-// Identity returns who was authenticated; the zero Identity is nobody.
-func (s *Session) Identity() auth.Identity { return s.identity }
-
 // RequiresTLS reports whether the listener serves nobody outside TLS, and this session is outside.
 func (s *Session) RequiresTLS() bool { return s.OnlyTLS() && s.conn.TLS() == nil }
 
 // OnlyTLS reports whether the listener serves nobody outside TLS.
 func (s *Session) OnlyTLS() bool { return s.listener.RequireTLS }
-
-// UserMethods says what a handshake may offer: anonymous when some rule may
-// admit this client without a user, or its certificate has named one; password when there are users to check against.
-func (s *Session) UserMethods() (anonymous, password bool) {
-	if s.identity.Name != "" {
-		return true, s.HasUsers() // its certificate says who it is
-	}
-	rt := s.runtime
-	anonymous = rt.Policy.AdmitsAnonymous(s.conn.Client().Addr(), rt.Egress.Country(s.conn.Client().Addr()), s.record.Protocol, s.conn.Listener(), s.listener.RequireUser)
-	return anonymous, s.HasUsers()
-}
-
-// HasUsers reports whether there are users to check credentials against.
-func (s *Session) HasUsers() bool { return s.runtime.Auth != nil }
-
-// Authenticate checks credentials and keeps the identity for this session; the
-// next exchange on the connection has to present them again. The error is one
-// of package auth's. A failure is logged in one stable line.
-func (s *Session) Authenticate(ctx context.Context, c auth.Credentials) (auth.Identity, error) {
-	if s.runtime.Auth == nil {
-		return auth.Identity{}, auth.ErrBadCredentials
-	}
-	user, wish, fault := exit.ParseUser(c.User, s.runtime.UserParameters)
-	c.User = user
-	var id auth.Identity
-	var err error
-	s.aside(func() { // a hash takes its time, and the log may
-		if id, err = s.runtime.Auth.Authenticate(ctx, s.conn.Client().Addr(), c); err != nil {
-			s.manager.authFailed(s, c.User, err)
-		}
-	})
-	if err != nil {
-		return auth.Identity{}, err
-	}
-	if fault == nil { // not before, as what follows: strangers need know neither what may be said nor which exits there are
-		fault = s.runtime.Egress.Meets(wish)
-	}
-	if fault != nil {
-		s.record.Identity = id.Name // whose wish that was
-		return auth.Identity{}, s.unmet(fault)
-	}
-	s.identify(id)
-	s.wish = wish
-	return id, nil
-}
-
-// unmet notes a wish that cannot be met.
-func (s *Session) unmet(err error) error {
-	s.SetReason(reasonWish)
-	return fmt.Errorf("%w: %w", ErrWish, err)
-}
-
-// ErrWish is the cause of an error of Authenticate when what the client has added to its user name cannot be had: other
-// credentials would help, and nobody was taken for an attacker.
-var ErrWish = errors.New("the parameters of the user name cannot be met")
-
-// reasonWish is how the record names that.
-const reasonWish = "bad_user_parameters"
-
-// identify notes who the client is.
-func (s *Session) identify(id auth.Identity) {
-	s.identity, s.record.Identity, s.wish = id, id.Name, exit.Wish{}
-}
-
-// dialer is the way out, for the client's wish.
-func (s *Session) dialer() *egress.Dialer { return s.runtime.Egress.Wishing(s.wish) }
-
-// Authorize asks whether this session may reach t, by the rules and the guard.
-// The error is an *egress.Error.
-func (s *Session) Authorize(ctx context.Context, t target.Target) (*egress.Permit, error) {
-	if _, literal := t.Addr(); literal {
-		return s.permitted(s.authorizeLiteral(ctx, t))
-	}
-	return s.permitted(s.authorizeAside(ctx, s.request(t)))
-}
-
-// authorizeAside is Authorize for a name. What it shares with another goroutine moves to the heap.
-func (s *Session) authorizeAside(ctx context.Context, r acl.Request) (p *egress.Permit, err error) {
-	s.aside(func() { p, err = s.dialer().Authorize(ctx, r) })
-	return p, err
-}
 
 // aside calls f, which may block: apart from the loop, if this session is served by one.
 func (s *Session) aside(f func()) {
@@ -279,90 +191,6 @@ func (s *Session) LeaveLoop(carry any) { s.leaving, s.carried = true, carry }
 
 // Carried returns what LeaveLoop or Stream was given; nil where the handler is called for a connection for the first time.
 func (s *Session) Carried() any { return s.carried }
-
-// AuthorizeBackend asks whether this session may use a backend, by the rules on
-// the name t alone. The error is an *egress.Error.
-func (s *Session) AuthorizeBackend(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
-	s.record.Backend = b.Name()
-	return s.permitted(s.dialer().AuthorizeBackend(ctx, s.request(t), b))
-}
-
-// AuthorizeSite is AuthorizeBackend for a request of HTTP to a web site of the owner's.
-func (s *Session) AuthorizeSite(ctx context.Context, t target.Target, b *upstream.Backend) (*egress.Permit, error) {
-	s.record.Backend = b.Name()
-	return s.permitted(s.dialer().AuthorizeSite(ctx, s.request(t), b))
-}
-
-// request is what the policy is asked about this session.
-func (s *Session) request(t target.Target) acl.Request {
-	s.noteTarget(t)
-	client := s.conn.Client()
-	var now time.Time
-	if s.runtime.Egress.LooksAtTime() {
-		now = time.Now()
-	}
-	return acl.Request{
-		Client:      client.Addr(),
-		ClientPort:  client.Port(),
-		Identity:    s.identity.Name,
-		Groups:      s.identity.Groups,
-		Protocol:    s.record.Protocol,
-		Method:      s.record.Method,
-		Listener:    s.conn.Listener(),
-		RequireUser: s.listener.RequireUser,
-		Target:      t,
-		Time:        now,
-	}
-}
-
-// noteTarget notes where the client asked to go.
-func (s *Session) noteTarget(t target.Target) {
-	if s.asked.target != t || s.asked.text == "" {
-		s.asked = asked{target: t, text: t.String()}
-	}
-	s.record.Target = s.asked.text
-}
-
-// permitted notes what was decided. Who waits for a target that he may reach is
-// past the handshake, and no flood of unfinished connections may push him out.
-func (s *Session) permitted(p *egress.Permit, err error) (*egress.Permit, error) {
-	if err != nil {
-		s.failed(err)
-		return nil, err
-	}
-	s.finishHandshake()
-	s.record.Rule = p.Decision().Rule
-	s.record.ByName = p.Route().ByName
-	return p, nil
-}
-
-// failed notes why egress could not serve.
-func (s *Session) failed(err error) {
-	e, ok := asEgressError(err)
-	if !ok {
-		return
-	}
-	if e.Decision.Rule != "" {
-		s.record.Rule = e.Decision.Rule
-	}
-	s.record.Reason = string(e.Reason)
-	if e.Upstream != "" {
-		s.record.Upstream = e.Upstream
-	}
-	if e.Server != "" {
-		s.record.Server = e.Server
-	}
-	if e.Exit != "" {
-		s.record.Exit = e.Exit
-	}
-	if errors.Is(err, egress.ErrWish) {
-		s.record.Reason = reasonWish
-		return
-	}
-	if e.Decision.Reason != "" && e.Decision.Action != acl.Allow {
-		s.record.Reason = e.Decision.Reason
-	}
-}
 
 // Relay joins the client and target into a tunnel and takes ownership of both.
 // It begins when the handler returns, which it should do at once; the record
