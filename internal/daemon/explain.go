@@ -191,7 +191,7 @@ func (a *assembly) explainBackend(ctx context.Context, dialer *egress.Dialer, r 
 		return ErrDenied
 	}
 	fmt.Fprintf(w, "\nit would be handed to backend %s\n", b.Name())
-	choices := b.Pool().Explain(&pool.Request{Client: r.Client, User: r.Identity})
+	choices := b.Pool().Explain(&pool.Request{Client: r.Client, User: r.Identity}, nil)
 	printChoices(w, choices)
 	if !slices.ContainsFunc(choices, func(c pool.Choice) bool { return c.Considered }) {
 		fmt.Fprintf(w, "\nbut it is refused: no server of backend %s can be used\n", b.Name())

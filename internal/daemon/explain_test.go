@@ -55,7 +55,7 @@ const unservedFile = onLoopback + `
 [upstream.old]
 servers = ["socks4://192.0.2.1", { url = "socks4a://192.0.2.2", priority = 1 }]
 [upstream.mixed]
-servers = ["socks4://192.0.2.1", "socks5://192.0.2.2"]
+servers = ["socks4://192.0.2.1", { url = "socks5://192.0.2.2", priority = 1 }]
 [upstream.drained]
 servers = [{ url = "socks5://192.0.2.3", drain = true }]
 [exit.six]
@@ -203,6 +203,7 @@ func TestExplain(t *testing.T) {
 		{"through no upstream for BIND", Question{Client: anybody, Protocol: "socks5", Method: "BIND", Target: "192.0.32.7:0"}, ErrDenied},
 		{"unserved by SOCKS4", Question{Client: anybody, Target: "[2606:4700::1]:443"}, ErrDenied},
 		{"unserved by one of them", Question{Client: anybody, Target: "[2606:4700::1]:444"}, nil},
+		{"unserved UDP by one of them", Question{Client: anybody, Protocol: "socks5", Method: "UDP", Target: "192.0.32.7:444"}, nil},
 		{"unserved since all drain", Question{Client: anybody, Target: "192.0.32.7:81"}, ErrDenied},
 		{"unserved by a backend", Question{Client: anybody, Site: true, Target: "www.example.com:80"}, ErrDenied},
 		{"unserved by an exit of another family", Question{Client: anybody, Target: "192.0.32.7:82"}, ErrDenied},

@@ -1,11 +1,11 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"polyport/acl"
@@ -58,7 +58,7 @@ func (d *Dialer) Explain(ctx context.Context, r acl.Request) Explanation {
 	x.Final = p.decision
 	x.Route = p.Route()
 	if w := p.way; w != nil {
-		w.explain(&x, p)
+		w.explain(&x, p, r.Method)
 	}
 	if err := p.way.mayServe(r.Method); err != nil {
 		x.Unserved = err.Err
@@ -74,19 +74,19 @@ func (w *way) mayServe(method string) *Error {
 	switch {
 	case strings.EqualFold(method, acl.MethodBind):
 		return w.mayListen()
-	case strings.EqualFold(method, "UDP"):
+	case isUDP(method):
 		return w.mayCarryUDP()
 	}
 	return nil
 }
 
-// explain notes what the way would do.
-func (w *way) explain(x *Explanation, p *Permit) {
+// isUDP reports whether the method is that of datagrams, as rules know it.
+func isUDP(method string) bool { return strings.EqualFold(method, "UDP") }
+
+// explain notes what the way would do for the method.
+func (w *way) explain(x *Explanation, p *Permit, method string) {
 	if w.upstream != nil {
-		x.Choices = w.upstream.Pool().Explain(&w.request)
-		if !slices.ContainsFunc(x.Choices, func(c pool.Choice) bool { return c.Considered }) || !w.byName && !w.passOver(x.Choices, p) {
-			x.Unserved = fmt.Errorf("no server of upstream %s can be used for it", w.upstream.Name())
-		}
+		w.explainUpstream(x, w.unasked(p, method))
 	}
 	if s := w.source; s != nil && (w.staysPut() || len(s.Addresses) == 1 && s.Addresses[0].IsSingleIP()) {
 		is6 := len(p.pinned.addrs) > 0 && p.pinned.addrs[0].Is6()
@@ -94,29 +94,46 @@ func (w *way) explain(x *Explanation, p *Permit) {
 	}
 }
 
-// passOver takes out the servers that cannot be asked for any of the permit's addresses, since Open goes on to the next one, and
-// reports whether there may be one.
-func (w *way) passOver(choices []pool.Choice, p *Permit) (served bool) {
-	next := false // whoever follows takes the place of one that is passed over
-	for i := range choices {
-		c := &choices[i]
-		proxy := w.upstream.Proxy(c.Index)
-		var err error
-		takes := slices.ContainsFunc(p.pinned.addrs, func(a netip.Addr) bool {
-			err = proxy.Takes(upstream.Destination{Addr: a, Port: p.pinned.port})
-			return err == nil
-		})
-		served = served || takes
-		switch {
-		case !c.Considered:
-		case takes:
-			c.Taken, next = c.Taken || next, false
-		case err != nil:
-			next = next || c.Taken
-			c.Considered, c.Taken, c.Why = false, false, strings.TrimPrefix(err.Error(), "upstream "+proxy.String()+" ")
+// explainUpstream notes which servers of the upstream would be chosen, but for those that are not asked.
+func (w *way) explainUpstream(x *Explanation, unasked map[int]string) {
+	var out pool.Tried
+	for i := range unasked {
+		out.Add(i)
+	}
+	x.Choices = w.upstream.Pool().Explain(&w.request, &out)
+	served := false
+	for i := range x.Choices {
+		c := &x.Choices[i]
+		c.Why = cmp.Or(c.Why, unasked[c.Index])
+		served = served || c.Considered
+	}
+	if !served {
+		x.Unserved = fmt.Errorf("no server of upstream %s can be used for it", w.upstream.Name())
+	}
+}
+
+// unasked says why servers of the way's upstream are not asked, since Open goes on to the next one: they carry no datagrams, or cannot be asked
+// for any of the permit's addresses.
+func (w *way) unasked(p *Permit, method string) map[int]string {
+	why := map[int]string{}
+	for i := range w.upstream.Pool().Members() {
+		proxy := w.upstream.Proxy(i)
+		if isUDP(method) {
+			if !relaysUDP(proxy) {
+				why[i] = "it carries no UDP"
+			}
+			continue
+		}
+		for _, a := range p.pinned.addrs { // there are none where the upstream gets the name
+			err := proxy.Takes(upstream.Destination{Addr: a, Port: p.pinned.port})
+			if err == nil {
+				delete(why, i)
+				break
+			}
+			why[i] = strings.TrimPrefix(err.Error(), "upstream "+proxy.String()+" ")
 		}
 	}
-	return served
+	return why
 }
 
 // staysPut reports whether every process chooses the same address of ours. That of a session is of the moment at which it began

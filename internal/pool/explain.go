@@ -26,10 +26,14 @@ type Choice struct {
 	Why        string // a part of a sentence
 }
 
-// Explain says what Choose would take for r, and of every server why it is or is not considered. It changes nothing.
-func (p *Pool) Explain(r *Request) []Choice {
+// Explain says what Choose would take for r, and of every server why it is or is not considered. It changes nothing. What could be chosen but
+// for out, which may be nil, has no Why: that is the caller's.
+func (p *Pool) Explain(r *Request, out *Tried) []Choice {
 	v, fit := p.current(), p.fits(r)
 	want := fit.and(&v.usable)
+	if out != nil {
+		want = want.without((*set)(out))
+	}
 	considered, kept := p.considered(v, want, r)
 	taken := -1
 	if !p.byChance(v, &considered) {
@@ -45,6 +49,7 @@ func (p *Pool) Explain(r *Request) []Choice {
 			c.Why = p.chosenBy(v, i, kept)
 		case !v.usable.has(i):
 			c.Why = p.unusable(i)
+		case out != nil && out.Has(i):
 		case kept:
 			c.Why = "the session keeps another server"
 		default:

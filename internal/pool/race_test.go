@@ -50,7 +50,7 @@ func flap(ctx context.Context, now *atomic.Pointer[Pool]) {
 		i := rand.IntN(len(p.Members()))
 		check(p, i, errBroken, errBroken, nil)
 		p.Members()[i].Status()
-		p.Explain(&Request{Session: "1"})
+		p.Explain(&Request{Session: "1"}, nil)
 	}
 }
 
