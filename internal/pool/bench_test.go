@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"fmt"
 	"testing"
 )
 
@@ -69,6 +70,27 @@ func BenchmarkChooseSpecial(b *testing.B) {
 	})
 }
 
+// What each further request on a connection that is kept costs.
+func BenchmarkFits(b *testing.B) {
+	for balance := First; balance <= StickySession; balance++ {
+		for _, n := range []int{3, 100} {
+			b.Run(fmt.Sprintf("%v/%d", balance, n), func(b *testing.B) {
+				p, r := mustNew(b, Options{Servers: alike(n), Balance: balance}, nil), client(1)
+				m, err := p.Choose(r, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					if !m.Fits(r) {
+						b.Fatal("the server that was chosen does not fit")
+					}
+				}
+			})
+		}
+	}
+}
+
 func use(b *testing.B, p *Pool, r *Request) {
 	m, err := p.Choose(r, nil)
 	if err != nil {
@@ -97,6 +119,7 @@ func TestChooseDoesNotAllocate(t *testing.T) {
 					t.Fatal(err)
 				}
 				m.Succeeded()
+				m.Fits(r)
 				m.Release()
 			})
 			if allocs != 0 {

@@ -20,26 +20,33 @@ func (m *Member) Fits(r *Request) bool {
 		l := p.session(r, time.Now())
 		return l != nil && l.Value == m.Name()
 	}
-	group := v.first(&want)
+	group, w := v.first(&want)
 	switch {
 	case !group.has(m.index):
 		return false
 	case p.o.Balance == First:
 		return !v.precedes(&group, m.index)
 	case p.Sticky():
-		return p.isNearest(v, &group, m.index, p.stickyKey(r))
+		if w != nil {
+			return p.isNearest(v, w, m.index, p.stickyKey(r))
+		}
+		part := p.wheelOf(v, &group)
+		return p.isNearest(v, &part, m.index, p.stickyKey(r))
 	}
 	return true
 }
 
-// first is those of want that take part: of the lowest priority number.
-func (v *view) first(want *set) set {
+// first is those of want that take part: of the lowest priority number. w is their wheel if they are the whole of a group.
+func (v *view) first(want *set) (s set, w *wheel) {
 	for g := range v.groups {
-		if s := want.and(&v.groups[g].set); !s.empty() {
-			return s
+		switch s = want.and(&v.groups[g].set); {
+		case s == v.groups[g].set && !s.empty():
+			return s, &v.groups[g].wheel
+		case !s.empty():
+			return s, nil
 		}
 	}
-	return set{}
+	return s, nil
 }
 
 // precedes reports whether one that is not warming comes before i.
@@ -52,16 +59,15 @@ func (v *view) precedes(s *set, i int) bool {
 	return false
 }
 
-// isNearest reports whether none of s that has room has a better score for the key than i.
-func (p *Pool) isNearest(v *view, s *set, i int, key uint64) bool {
-	w := p.wheelOf(v, s)
+// isNearest reports whether none of w's servers that has room has a better score for the key than i.
+func (p *Pool) isNearest(v *view, w *wheel, i int, key uint64) bool {
 	all := uint64(0)
 	for _, j := range w.servers() {
 		all += p.connections(int(j))
 	}
-	mine, perWeight := score(key, p.serverSeeds[i], v.inverse[i]), p.perWeight(&w, all)
+	mine, perWeight := score(key, p.serverSeeds[i], v.inverse[i]), p.perWeight(w, all)
 	for k, j := range w.servers() {
-		if score(key, p.serverSeeds[j], v.inverse[j]) < mine && !p.isFull(&w, k, perWeight) {
+		if score(key, p.serverSeeds[j], v.inverse[j]) < mine && !p.isFull(w, k, perWeight) {
 			return false
 		}
 	}

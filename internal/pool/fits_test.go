@@ -96,6 +96,17 @@ func TestFitsTheOneThatIsChosen(t *testing.T) {
 		t.Errorf("with room again %v fit, want %d alone", got, first.Index())
 	}
 
+	some := mustNew(t, Options{Servers: []Server{{Name: "a", Country: "de"}, {Name: "b", Country: "de"}, {Name: "c", Country: "fr"}}, Balance: StickyClient}, nil)
+	for i := range 20 {
+		r := client(i)
+		r.Countries = []string{"de"}
+		m := mustChoose(t, some, r)
+		if got := fitting(some, r); len(got) != 1 || got[0] != m.Index() {
+			t.Errorf("client %d, of a country: %v fit, want %d alone", i, got, m.Index())
+		}
+		m.Release()
+	}
+
 	synctest.Test(t, func(t *testing.T) {
 		p := mustNew(t, Options{Servers: alike(4), Balance: RoundRobin}, nil)
 		r := &Request{User: "alice", Session: "s", TTL: time.Minute}
