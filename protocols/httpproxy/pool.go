@@ -114,7 +114,8 @@ func newPool(o poolOptions) *pool {
 }
 
 // get takes out a live connection that may be used under permit, whose key is
-// key, and closes those that it finds dead or that lead by a server that is none to use now; nil if there is none. maxIdle, when not 0, is how long it may have been idle:
+// key; nil if there is none. It closes those that it finds dead, and those to a server that a new one would not
+// lead to now. maxIdle, when not 0, is how long it may have been idle:
 // the shorter, the less likely that the origin closes it in this very moment.
 // on is the loop that asks, whose connections no other may use; nil for goroutines.
 func (p *pool) get(permit *egress.Permit, key string, on *reactor.Loop, maxIdle time.Duration) *origin {

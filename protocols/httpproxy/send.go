@@ -34,7 +34,7 @@ type transfer struct {
 	origin    *origin
 	upload    *upload      // nil unless the body goes out beside the answer
 	avoid     egress.Avoid // the servers that have closed a fresh connection on it
-	repeats   int          // how often the request was sent again on a fresh connection
+	repeats   int          // how often it was sent again since one has
 	heard     bool         // some of an answer has come
 	answering bool         // the final response is on its way to the client
 	halfShut  time.Time
