@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net"
+	"net/netip"
 	"time"
 
 	"polyport/internal/egress"
@@ -33,6 +34,7 @@ func (s *Session) Open(ctx context.Context, p *egress.Permit, o egress.OpenOptio
 		link, err = s.runtime.Egress.Open(ctx, p, o)
 	}
 	if err != nil {
+		s.record.Address, s.record.Server = netip.AddrPort{}, "" // of an earlier try, of which err says nothing
 		s.failed(err)
 		return egress.Link{}, err
 	}

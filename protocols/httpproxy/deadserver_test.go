@@ -83,3 +83,23 @@ func TestServerThatClosesWithoutAnAnswer(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordOfARepeatThatFails: the record says how it ended, which was at the second proxy, and names the first one no more.
+func TestRecordOfARepeatThatFails(t *testing.T) {
+	first, second := newScripted(t, func(p *peer) { p.head() }), newScripted(t, func(*peer) {})
+	second.ln.Close()
+	u := twoProxies(t, "http://"+first.addr(), "http://"+second.addr())
+	g := newGateway(t, gatewayOptions{
+		names: names{"www.site.test": {"127.0.0.9"}},
+		ways:  egress.Ways{Upstreams: map[string]*upstream.Upstream{"up": u}, Default: u},
+	})
+	c := g.connect()
+	c.send("GET http://www.site.test/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	if resp, _ := c.response("GET"); resp.StatusCode != 502 {
+		t.Errorf("answer %d, want 502", resp.StatusCode)
+	}
+	r := g.record()
+	if r.Server != "" || r.Address.IsValid() || r.Upstream != "up" || r.Err == nil || !strings.Contains(r.Err.Error(), second.addr()) {
+		t.Errorf("the record has server %q, address %v, upstream %q and %v; want no server, and the second one in the error", r.Server, r.Address, r.Upstream, r.Err)
+	}
+}
