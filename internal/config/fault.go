@@ -284,5 +284,8 @@ type moved struct {
 	err  error
 }
 
+// Error implements error.
 func (m moved) Error() string { return m.text }
+
+// Unwrap returns the error with its key.
 func (m moved) Unwrap() error { return m.err }

@@ -46,12 +46,16 @@ func (r *ring[V]) remove(w which, l *Lease[V]) {
 	r.count--
 }
 
-// byCount is a heap of holders, the one with the most leases first. It implements heap.Interface.
+// byCount is a heap of holders, the one with the most leases first.
 type byCount[V any] []*holder[V]
 
-func (b byCount[V]) Len() int           { return len(b) }
+// Len implements heap.Interface.
+func (b byCount[V]) Len() int { return len(b) }
+
+// Less implements heap.Interface.
 func (b byCount[V]) Less(i, j int) bool { return b[i].own.count > b[j].own.count }
 
+// Swap implements heap.Interface.
 func (b byCount[V]) Swap(i, j int) {
 	b[i], b[j] = b[j], b[i]
 	b[i].at, b[j].at = i, j
